@@ -1,0 +1,287 @@
+"""The Plan: the contract between whoever resolves a job and the trainer that carries it out.
+
+One JSON document with two parts. *training* says what is computed; *placement* says where. The plan digest covers
+*training* alone, so that a laptop and a cluster that compute the same thing agree on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+SCHEMA = "strop.dev/plan/v1alpha1"
+
+Task = Literal[
+    "chat",
+    "text-generation",
+    "instruction",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "translation",
+    "summarization",
+    "preference",
+]
+MethodType = Literal["full", "lora", "qlora", "dora", "ia3", "prompt-tuning", "prefix-tuning", "p-tuning"]
+Precision = Literal["fp32", "bf16", "fp16"]
+OnnxPrecision = Literal["fp32", "int8", "int4"]
+DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]
+
+
+class PlanModel(BaseModel):
+    """Base of all parts: camelCase on the wire, nothing unknown, nothing changed after loading."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class ModelSource(PlanModel):
+    """The base model: where its Hugging Face folder comes from."""
+
+    source: str
+    """hf://owner/name, pvc://claim/path or https://… (a folder, or a .tar.gz of one)."""
+    revision: str | None = None
+    """Commit, tag or branch; for hf:// only."""
+    sha256: str | None = None
+    """Of the archive; required for https://."""
+
+
+class DataFile(PlanModel):
+    """One file (or, for pvc://, a folder of files) of rows."""
+
+    source: str
+    """configmap://name/key, pvc://claim/path, hf://datasets/owner/name/path or https://…."""
+    revision: str | None = None
+    sha256: str | None = None
+
+
+class DatasetPlan(PlanModel):
+    """Rows to learn from and rows held out."""
+
+    train: list[DataFile]
+    validation: list[DataFile] = []
+    """Held-out rows. Where empty, `validation_split` of the training rows is held out."""
+    validation_split: float = 0.1
+    """Fraction of the rows, by a seeded shuffle; at least one row."""
+    format: Literal["auto", "jsonl", "csv", "parquet"] = "auto"
+    columns: dict[str, str] = {}
+    """Name the task expects → name in the file."""
+    max_rows: int | None = None
+
+
+class LoraPlan(PlanModel):
+    """Low-rank adaptation (LoRA, QLoRA, DoRA)."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    target_modules: list[str] | Literal["all-linear"]
+    modules_to_save: list[str] = []
+    use_rslora: bool = False
+    initialization: Literal["default", "pissa", "olora", "loftq"] = "default"
+
+
+class MethodPlan(PlanModel):
+    """The fine-tuning method with its own options; `lora` is set for lora, qlora and dora."""
+
+    type: MethodType
+    lora: LoraPlan | None = None
+    virtual_tokens: int | None = None
+
+
+class Hyperparameters(PlanModel):
+    """Everything the optimisation needs, resolved."""
+
+    learning_rate: float
+    scheduler: Literal["linear", "cosine", "constant"]
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    optimizer: Literal["adamw"]
+    epochs: float
+    max_steps: int | None = None
+    """Optimizer steps; where set, it wins over `epochs`."""
+    effective_batch_size: int
+    """Rows in one optimizer step over all ranks = micro batch x gradient accumulation x world size."""
+    micro_batch_size: int
+    """Rows in one forward pass of one rank."""
+    max_length: int
+    """Tokens; longer rows are truncated, and how many were is reported."""
+    packing: bool
+    """Several rows share one forward pass without padding, kept apart by their position ids."""
+    precision: Precision
+    """bf16 and fp16 are mixed precision: fp32 master weights for what is trained."""
+    gradient_checkpointing: bool
+    seed: int
+    deterministic: bool
+    """One seed gives the same weights, bit for bit, on the same machine and number of threads."""
+
+
+class DistributedPlan(PlanModel):
+    """How ranks share the work."""
+
+    strategy: DistributedStrategy = "none"
+    world_size: int = 1
+
+
+class EvaluationPlan(PlanModel):
+    """What is measured on held-out rows, and what must be reached."""
+
+    every_steps: int | None = None
+    """Optimizer steps between evaluations of the loss; None evaluates at the end only."""
+    max_rows: int = 200
+    """Held-out rows for the loss."""
+    generate_rows: int = 20
+    """Held-out rows for which an answer is generated and compared."""
+    max_new_tokens: int = 64
+    minimum: dict[str, float] = {}
+    """Metric of the tuned model → lowest value that may be published."""
+    maximum: dict[str, float] = {}
+
+
+class CheckpointPlan(PlanModel):
+    """When training state is saved, and how many are kept."""
+
+    every_steps: int
+    keep: int = 2
+
+
+class ProofPlan(PlanModel):
+    """What an exported model must show against PyTorch before it is published."""
+
+    rows: int = 8
+    """Held-out rows on which both models are run."""
+    fp32_logits_tolerance: float = 5e-3
+    """Largest absolute difference of a logit, fp32 export against fp32 PyTorch."""
+    fp32_token_agreement: float = 1.0
+    """Share of greedy tokens that agree, fp32 export."""
+    quantized_perplexity_ratio: float = 1.25
+    """Perplexity of a quantized export over PyTorch's, at most."""
+    metric_drop: float = 0.15
+    """How far a task metric in 0..1 of any export may lie below PyTorch's."""
+
+
+class ArtifactPlan(PlanModel):
+    """What is published."""
+
+    onnx: list[OnnxPrecision] = ["fp32"]
+    """Precisions; the first is the default that consumers load. Empty publishes the adapter alone."""
+    merged: bool = False
+    """Also publish the merged model as safetensors."""
+    proof: ProofPlan = ProofPlan()
+
+
+class TrainingPlan(PlanModel):
+    """What is computed. Its canonical JSON is what the plan digest covers."""
+
+    task: Task
+    model: ModelSource
+    dataset: DatasetPlan
+    method: MethodPlan
+    hyperparameters: Hyperparameters
+    distributed: DistributedPlan = DistributedPlan()
+    evaluation: EvaluationPlan = EvaluationPlan()
+    checkpoint: CheckpointPlan
+    artifact: ArtifactPlan = ArtifactPlan()
+
+
+class OutputPlacement(PlanModel):
+    """Where the version goes: `<claim>/<namespace>/<model>/<N>`."""
+
+    claim: str
+    model: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+    aliases: list[str] = []
+    """Names that point at the new version in the index, such as `latest`; `latest` always does."""
+
+
+class ResourcesPlacement(PlanModel):
+    """Requests and limits of one trainer pod, as Kubernetes quantities."""
+
+    cpu: str
+    memory: str
+    accelerator: str | None = None
+    """Extended resource, such as nvidia.com/gpu."""
+    accelerators: int = 0
+    """Per pod."""
+    work_volume: str = "10Gi"
+    shared_memory: str = "1Gi"
+
+
+class MemoryEstimate(PlanModel):
+    """First estimate of what one rank needs, in bytes."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    overhead: int
+    total: int
+    basis: str
+    """Where the model's shape is from, in words."""
+
+
+class PlacementPlan(PlanModel):
+    """Where it is computed; does not count in the digest."""
+
+    namespace: str
+    job: str
+    pool: str
+    nodes: int = 1
+    processes_per_node: int = 1
+    image: str | None = None
+    resources: ResourcesPlacement
+    output: OutputPlacement
+    estimate: MemoryEstimate | None = None
+    claims: list[str] = []
+    """Claims that the trainer reads from: `pvc://` sources."""
+    config_maps: list[str] = []
+    """ConfigMaps that the trainer reads from: `configmap://` sources."""
+    secret: str | None = None
+    """Secret with credentials for remote sources (keys HF_TOKEN, …), given to the fetch stage as environment."""
+
+
+class Resolution(PlanModel):
+    """One value that was left to Strop, and why it is what it is."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+class Plan(PlanModel):
+    """A job with everything resolved and nothing left to guess."""
+
+    schema_: Literal["strop.dev/plan/v1alpha1"] = Field(default=SCHEMA, alias="schema")
+    digest: str
+    """`sha256:<hex>` of the canonical JSON of `training`."""
+    training: TrainingPlan
+    placement: PlacementPlan
+    resolved: list[Resolution] = []
+    """Every automatic value with its reason, for people; does not count in the digest."""
+
+
+def canonical_json(part: BaseModel) -> bytes:
+    """Return the one serialisation that digests are taken of: sorted keys, no white space, absent for None."""
+    document = part.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def plan_digest(training: TrainingPlan) -> str:
+    """Return `sha256:<hex>` of the canonical JSON of a plan's training part."""
+    return "sha256:" + hashlib.sha256(canonical_json(training)).hexdigest()
+
+
+def load_plan(text: str | bytes) -> Plan:
+    """Read a Plan and check its digest.
+
+    Raises:
+        ValueError: the document is no Plan of this schema, or its digest is not that of its training part.
+    """
+    plan = Plan.model_validate_json(text)
+    found = plan_digest(plan.training)
+    if found != plan.digest:
+        raise ValueError(f"digest: found {plan.digest}, but the training part has {found}: the plan was edited")
+    return plan

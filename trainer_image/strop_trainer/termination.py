@@ -1,0 +1,69 @@
+"""The termination message: the trainer's last word, one JSON object that Kubernetes keeps in the pod's status."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from strop_trainer.plan import PlanModel
+
+LIMIT_BYTES = 4096
+"""Kubernetes cuts a termination message here."""
+
+
+class ProofSummary(PlanModel):
+    """One proven artifact."""
+
+    artifact: str
+    """Path in the version, such as `onnx/fp32`."""
+    passed: bool
+    max_logit_difference: float | None = None
+    token_agreement: float | None = None
+    perplexity_ratio: float | None = None
+
+
+class PublishedVersion(PlanModel):
+    """What the operator records as a ModelVersion."""
+
+    model: str
+    version: int
+    path: str
+    """`<namespace>/<model>/<N>` in the registry volume."""
+    manifest_sha256: str
+    plan_digest: str
+    base_fingerprint: str
+    """sha256 over the base model's weight and config files."""
+    dataset_fingerprint: str
+    """sha256 over the rows."""
+    train_rows: int
+    validation_rows: int
+    trainable_parameters: int
+    size_bytes: int
+    metrics_base: dict[str, float]
+    metrics_tuned: dict[str, float]
+    proofs: list[ProofSummary] = []
+
+
+class TerminationMessage(PlanModel):
+    """Where the trainer stopped, why, and what it published."""
+
+    stage: str
+    reason: str
+    """CamelCase, stable, such as `BadData` or `Published`."""
+    message: str
+    """For a person."""
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+    published: PublishedVersion | None = None
+
+    def dump(self) -> str:
+        """Return the JSON, its message cut so that the whole fits Kubernetes' limit (UTF-8 bytes)."""
+        text = self.model_dump_json(by_alias=True, exclude_none=True)
+        excess = len(text.encode()) - LIMIT_BYTES
+        if excess <= 0:
+            return text
+        keep = max(0, len(self.message) - excess - 8)
+        while True:
+            short = self.model_copy(update={"message": self.message[:keep] + "…"})
+            text = short.model_dump_json(by_alias=True, exclude_none=True)
+            if len(text.encode()) <= LIMIT_BYTES or keep == 0:
+                return text
+            keep = max(0, keep - 64)
