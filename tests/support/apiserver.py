@@ -4,6 +4,7 @@ There is no scheduler and no node: objects are validated, stored, watched and
 garbage-collected, Jobs create their pods, and no pod ever runs.
 """
 
+import hashlib
 import shutil
 import socket
 import ssl
@@ -146,8 +147,6 @@ class ApiServer:
             "--use-service-account-credentials",
             f"--root-ca-file={pki / 'ca.crt'}",
             f"--service-account-private-key-file={pki / 'service-account.key'}",
-            # No node will ever come, and these controllers only look after nodes.
-            "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-service-lb-controller,-node-route-controller",
         )
         self._wait("kube-controller-manager", self._has_default_service_account)
 
@@ -174,8 +173,8 @@ class ApiServer:
             user: The user's name.
             groups: The groups it is a member of.
         """
-        name = "client-" + "-".join([user, *groups]).translate(str.maketrans("/: ", "___"))
-        subject = "".join(f"/{key}={_escape(value)}" for key, value in [*(("O", each) for each in groups), ("CN", user)])
+        name = "client-" + hashlib.sha256("\0".join([user, *groups]).encode()).hexdigest()[:12]
+        subject = "".join(f"/O={_escape(group)}" for group in groups) + f"/CN={_escape(user)}"
         self._run_pki("certificate", name, subject)
         self._run_pki("kubeconfig", name, self.url)
         return self._pki / f"{name}.kubeconfig"

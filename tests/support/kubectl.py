@@ -23,7 +23,7 @@ class Kubectl:
     def __call__(
         self,
         *args: str,
-        input: str | None = None,  # noqa: A002 - the name that subprocess.run gives it
+        input: str | None = None,
         check: bool = False,
         timeout: float = 120.0,
     ) -> subprocess.CompletedProcess[str]:
