@@ -1,0 +1,75 @@
+"""Where models and data come from: `fetch_model` and `fetch_files` turn a source into checked paths on this disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from strop_trainer.context import Settings
+from strop_trainer.errors import bad_configuration, missing_input
+from strop_trainer.plan import DataFile, ModelSource
+from strop_trainer.sources import archive, hub, local, web
+
+ROW_SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A file of rows, and the name by which the job's author knows it."""
+
+    name: str
+    path: Path
+
+
+def is_local(source: str) -> bool:
+    """Say whether a source is on a mounted volume, so that nothing has to be fetched."""
+    return source.startswith(("pvc://", "configmap://"))
+
+
+def fetch_model(model: ModelSource, settings: Settings) -> Path:
+    """Return the folder of a base model; its content is not judged here.
+
+    Raises:
+        TrainerError: the source does not exist, does not answer, is refused or is not a model.
+    """
+    if is_local(model.source):
+        found = local.find(model.source, settings)
+        if found.is_dir():
+            return found
+        if not found.name.endswith((".tar.gz", ".tgz")):
+            raise missing_input(f"model {model.source}: found a file, expected a model folder or a .tar.gz of one")
+        return archive.unpack(found, settings.fetched, model.source)
+    if model.source.startswith("hf://"):
+        return hub.fetch_model(model.source, model.revision, settings.fetched)
+    return archive.unpack(web.download(model.source, model.sha256, settings.fetched), settings.fetched, model.source)
+
+
+def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
+    """Return the row files behind one data source: one, or those of a folder in the order of their names.
+
+    Raises:
+        TrainerError: the source does not exist, does not answer, is refused or is not JSONL.
+    """
+    if is_local(file.source):
+        return _rows_in(file.source, local.find(file.source, settings))
+    if file.source.startswith("hf://"):
+        path = hub.fetch_file(file.source, file.revision, settings.fetched)
+    else:
+        path = web.download(file.source, file.sha256, settings.fetched)
+    return [RowFile(file.source, _is_jsonl(file.source, path))]
+
+
+def _rows_in(source: str, found: Path) -> list[RowFile]:
+    if found.is_file():
+        return [RowFile(source, found if source.startswith("configmap://") else _is_jsonl(source, found))]
+    files = sorted(path for path in found.iterdir() if path.is_file() and path.suffix in ROW_SUFFIXES)
+    if not files:
+        raise missing_input(f"dataset {source}: the folder has no file of rows ({', '.join(ROW_SUFFIXES)})")
+    return [RowFile(f"{source.rstrip('/')}/{path.name}", path) for path in files]
+
+
+def _is_jsonl(source: str, path: Path) -> Path:
+    suffix = Path(source.split("?", 1)[0]).suffix.lower()
+    if suffix in {".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zip", ".zst"}:
+        raise bad_configuration(f"dataset {source}: found a {suffix} file, this version reads JSONL (.jsonl)")
+    return path

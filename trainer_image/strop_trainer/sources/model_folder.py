@@ -1,0 +1,122 @@
+"""Is a folder a model that may be loaded? Judged by its files alone, before torch is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop_trainer.errors import bad_configuration, missing_input
+from strop_trainer.sources.local import inside
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+FINGERPRINTED = (".safetensors", ".json", ".jinja", ".model", ".txt")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model folder."""
+
+    source: str
+    path: Path
+    model_type: str
+    architecture: str
+    weight_bytes: int
+
+
+def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
+    """Check that a folder has a configuration, safetensors weights and a tokenizer, and wants no code of its own run.
+
+    Args:
+        path: the folder.
+        source: as the job names it, for messages.
+        chat: the tokenizer must bring a chat template.
+
+    Raises:
+        TrainerError: what is missing (exit 66) or not supported (exit 78), in words.
+    """
+    where = f"model folder {source}"
+    config = _json(path, "config.json", source)
+    if config is None:
+        raise missing_input(f"{where} has no config.json: expected a Hugging Face model folder")
+    tokenizer = _json(path, "tokenizer_config.json", source)
+    if config.get("auto_map") or (tokenizer or {}).get("auto_map"):
+        raise bad_configuration(
+            f"{where} brings its own code (auto_map), which is never run: use a natively supported model"
+        )
+    model_type, architectures = config.get("model_type"), config.get("architectures") or []
+    if not isinstance(model_type, str) or not model_type:
+        raise bad_configuration(f"{where}: config.json has no model_type, so its architecture is not known")
+    weight_bytes = _weights(path, source)
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise missing_input(f"{where} has no tokenizer: expected tokenizer.json or tokenizer_config.json")
+    if chat and not _has_chat_template(path, tokenizer or {}):
+        raise missing_input(
+            f"{where} has no chat template: expected chat_template.jinja, or chat_template in tokenizer_config.json; "
+            "take the model's instruct variant, or add its template"
+        )
+    return ModelFolder(source, path, model_type, str(next(iter(architectures), model_type)), weight_bytes)
+
+
+def fingerprint(path: Path, threads: int = 2) -> str:
+    """Return `sha256:<hex>` over the names and hashes of a model's weight, config and tokenizer files."""
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in FINGERPRINTED)
+
+    def digest(file: Path) -> str:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(threads) as pool:
+        lines = [f"{file.name} {found}\n" for file, found in zip(files, pool.map(digest, files), strict=True)]
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _weights(path: Path, source: str) -> int:
+    where = f"model folder {source}"
+    index = _json(path, "model.safetensors.index.json", source)
+    if index is not None:
+        shards = sorted(set(index.get("weight_map", {}).values()))
+        for shard in shards:
+            inside(path, str(shard), source, where)
+        missing = [shard for shard in shards if not (path / shard).is_file()]
+        if missing or not shards:
+            raise missing_input(
+                f"{where}: model.safetensors.index.json names {missing or 'nothing'}, which is not there"
+            )
+    found = sorted(path.glob("*.safetensors"))
+    if found:
+        return sum(file.stat().st_size for file in found)
+    pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
+    if pickled:
+        raise bad_configuration(
+            f"{where} has its weights as {pickled[0]} only, a format that can run code when it is loaded; convert it "
+            "once, where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder), "
+            "which writes model.safetensors"
+        )
+    raise missing_input(f"{where} has no weights: expected model.safetensors")
+
+
+def _has_chat_template(path: Path, tokenizer: dict[str, Any]) -> bool:
+    return (
+        bool(tokenizer.get("chat_template"))
+        or (path / "chat_template.jinja").is_file()
+        or (path / "chat_template.json").is_file()
+        or any((path / "additional_chat_templates").glob("*.jinja"))
+    )
+
+
+def _json(path: Path, name: str, source: str) -> dict[str, Any] | None:
+    file = path / name
+    if not file.is_file():
+        return None
+    try:
+        document = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise bad_configuration(f"model folder {source}: {name} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise bad_configuration(f"model folder {source}: {name} is not a JSON object")
+    return document

@@ -1,0 +1,20 @@
+"""The tasks that can be trained."""
+
+from __future__ import annotations
+
+from strop_trainer.errors import bad_configuration
+from strop_trainer.tasks.base import Task
+from strop_trainer.tasks.chat import ChatTask
+
+TASKS: dict[str, Task] = {"chat": ChatTask()}
+
+
+def task_named(name: str) -> Task:
+    """Return a task.
+
+    Raises:
+        TrainerError: this version does not train it.
+    """
+    if name not in TASKS:
+        raise bad_configuration(f"task: {name!r} is not supported by this version, allowed: {', '.join(TASKS)}")
+    return TASKS[name]
