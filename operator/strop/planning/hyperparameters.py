@@ -1,0 +1,283 @@
+"""Values that are left to Strop, each with where it comes from.
+
+They go by what the job says and by what is known of the model, never by the pool: the same job gives the same plan
+digest wherever it runs. Nor by the number of rows, which nobody knows before the trainer has read them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from strop.api import names
+from strop.api.finetunejob import FineTuneJobSpec, LoraSpec, TrainingSpec
+from strop.planning.inputs import PlanError
+from strop.planning.presets import ModelFacts
+from strop_trainer.plan import (
+    CheckpointPlan,
+    EvaluationPlan,
+    Hyperparameters,
+    LoraPlan,
+    MethodPlan,
+    Precision,
+    Resolution,
+)
+
+T = TypeVar("T")
+
+_RANK: Final = 16
+_ALPHA: Final = 32
+_DROPOUT: Final = 0.05
+_LARGE_MODEL: Final = 20_000_000_000
+_SMALL_MODEL: Final = 1_000_000_000
+_EPOCHS: Final = 3.0
+_SHORT_RUN_STEPS: Final = 100
+_BATCH: Final = 16
+_SMALL_BATCH: Final = 8
+_FEW_ROWS: Final = 256
+_MAX_LENGTH: Final = 1024
+_PASS_TOKENS: Final = 2048
+_SEED: Final = 42
+_CHECKPOINTS_A_RUN: Final = 10
+_CHECKPOINT_STEPS: Final = 50
+_UNKNOWN_SIZE_LEARNING_RATE: Final = 2e-4
+_FULL_LEARNING_RATE: Final = 5e-5
+_LORA_FACTOR: Final = 10
+_REFERENCE_HIDDEN: Final = 2000
+_SIZE_EXPONENT: Final = {"qwen": 0.0775}
+_DEFAULT_SIZE_EXPONENT: Final = 0.781
+
+
+@dataclass
+class Chooser:
+    """Takes the user's value where there is one, else the automatic one, and keeps why."""
+
+    resolved: list[Resolution] = field(default_factory=list)
+
+    def choose(self, path: str, given: T | None, value: T, reason: str) -> T:
+        """Return `given`, or `value` with `reason` on record under `path`."""
+        if given is not None:
+            return given
+        self.resolved.append(Resolution(field=path, value=_plain(value), reason=reason))
+        return value
+
+
+def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> MethodPlan:
+    """Resolve `spec.method` (lora)."""
+    lora = spec.method.lora or LoraSpec()
+    rank = chooser.choose(
+        "method.lora.rank",
+        lora.rank,
+        _RANK,
+        "enough for instruction data of usual size; a rank too small shows as a loss that stops falling "
+        "(Schulman et al. 2025, LoRA Without Regret)",
+    )
+    alpha = chooser.choose(
+        "method.lora.alpha",
+        lora.alpha,
+        _ALPHA,
+        "with alpha 32 the best learning rate hardly depends on the rank (LoRA Without Regret)",
+    )
+    large = facts.parameters is not None and facts.parameters > _LARGE_MODEL
+    dropout = chooser.choose(
+        "method.lora.dropout",
+        lora.dropout,
+        0.0 if large else _DROPOUT,
+        "no dropout: it did not help models over 20B (Dettmers et al. 2023, QLoRA)"
+        if large
+        else "helps models up to 13B a little (Dettmers et al. 2023, QLoRA)",
+    )
+    if lora.target_modules is None:
+        chooser.choose(
+            "method.lora.targetModules",
+            None,
+            "all-linear",
+            "all linear layers but the head: adapting attention alone learns less (QLoRA; LoRA Without Regret)",
+        )
+    return MethodPlan(
+        type=spec.method.type,
+        lora=LoraPlan(
+            rank=rank,
+            alpha=alpha,
+            dropout=dropout,
+            target_modules=lora.target_modules or "all-linear",
+            modules_to_save=lora.modules_to_save or [],
+            use_rslora=lora.use_rslora,
+            initialization=lora.initialization,
+        ),
+    )
+
+
+def lora_learning_rate(facts: ModelFacts) -> tuple[float, str]:
+    """Return the peak learning rate for LoRA and why.
+
+    Ten times that of full fine-tuning, which falls with the width of the model: 5e-5 x 10 x (2000 / hidden)^p, with
+    p 0.0775 for the Qwen and 0.781 for the Llama family, rounded to one digit (Schulman et al. 2025, LoRA Without
+    Regret, and its published code). It agrees with QLoRA's 2e-4 at 7B and with 1e-3 at 135M. Families that were not
+    measured take Llama's exponent, which their architecture shares.
+    """
+    if facts.shape is None:
+        return _UNKNOWN_SIZE_LEARNING_RATE, "the size of the model is not known: 2e-4, as QLoRA's for 7B"
+    exponent = _SIZE_EXPONENT.get(facts.family, _DEFAULT_SIZE_EXPONENT)
+    hidden = facts.shape.hidden
+    exact = _FULL_LEARNING_RATE * _LORA_FACTOR * (_REFERENCE_HIDDEN / hidden) ** exponent
+    return float(f"{exact:.0e}"), (
+        f"5e-5 x 10 for LoRA x (2000 / hidden size {hidden})^{exponent}, one digit (LoRA Without Regret); {facts.basis}"
+    )
+
+
+def resolve_hyperparameters(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Hyperparameters:
+    """Resolve `spec.training`.
+
+    Raises:
+        PlanError: a row may be longer than the model can read.
+    """
+    given = spec.training or TrainingSpec()
+    pick = chooser.choose
+    learning_rate = pick("training.learningRate", given.learning_rate, *lora_learning_rate(facts))
+    scheduler = pick(
+        "training.scheduler",
+        given.scheduler,
+        "linear",
+        "falling linearly to zero does as well as or better than cosine (Bergsma et al. 2025, Straight to Zero)",
+    )
+    if given.max_steps is None:
+        epochs = pick("training.epochs", given.epochs, _EPOCHS, "three passes, as is usual for instruction data")
+    else:
+        epochs = _EPOCHS
+    warmup_ratio = pick("training.warmupRatio", given.warmup_ratio, *_warmup(given.max_steps))
+    weight_decay = pick("training.weightDecay", given.weight_decay, 0.0, "the low rank regularises already (QLoRA)")
+    max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
+    max_length = _max_length(given, facts, chooser)
+    effective, micro = _batch(spec.dataset.max_rows, given, max_length, chooser)
+    packing = pick(
+        "training.packing",
+        given.packing,
+        True,  # noqa: FBT003
+        "no time is spent on padding; rows are kept apart by their position ids",
+    )
+    precision: Precision = pick(
+        "training.precision",
+        given.precision,
+        "bf16",
+        "recent CPUs and accelerators have it; not chosen by the pool, so that the plan is the same anywhere",
+    )
+    checkpointing = facts.parameters is None or facts.parameters > _SMALL_MODEL
+    gradient_checkpointing = pick(
+        "training.gradientCheckpointing",
+        given.gradient_checkpointing,
+        checkpointing,
+        "over 1B, or of unknown size: memory counts for more than a third more time (Chen et al. 2016)"
+        if checkpointing
+        else "activations of a model up to 1B fit",
+    )
+    seed = pick("training.seed", given.seed, _SEED, "fixed, so that a run can be repeated")
+    deterministic = pick(
+        "training.deterministic",
+        given.deterministic,
+        True,  # noqa: FBT003
+        "a run that was interrupted ends as one that was not",
+    )
+    return Hyperparameters(
+        learning_rate=learning_rate,
+        scheduler=scheduler,
+        warmup_ratio=warmup_ratio,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        optimizer="adamw",
+        epochs=epochs,
+        max_steps=given.max_steps,
+        effective_batch_size=effective,
+        micro_batch_size=micro,
+        max_length=max_length,
+        packing=packing,
+        precision=precision,
+        gradient_checkpointing=gradient_checkpointing,
+        seed=seed,
+        deterministic=deterministic,
+    )
+
+
+def resolve_evaluation(spec: FineTuneJobSpec, chooser: Chooser) -> EvaluationPlan:
+    """Resolve `spec.evaluation`."""
+    given, default = spec.evaluation, EvaluationPlan()
+    return EvaluationPlan(
+        every_steps=given.every_steps if given else None,
+        max_rows=chooser.choose(
+            "evaluation.maxRows", given.max_rows if given else None, default.max_rows, "a loss steady enough to compare"
+        ),
+        generate_rows=chooser.choose(
+            "evaluation.generateRows",
+            given.generate_rows if given else None,
+            default.generate_rows,
+            "answers take long to generate on a CPU; more rows make the metric finer",
+        ),
+        max_new_tokens=chooser.choose(
+            "evaluation.maxNewTokens", given.max_new_tokens if given else None, default.max_new_tokens, "short answers"
+        ),
+        minimum=(given.minimum if given else None) or {},
+        maximum=(given.maximum if given else None) or {},
+    )
+
+
+def resolve_checkpoint(spec: FineTuneJobSpec, hyperparameters: Hyperparameters, chooser: Chooser) -> CheckpointPlan:
+    """Resolve `spec.checkpoint`: about ten in a run whose number of steps is known or bounded, else every 50 steps."""
+    given = spec.checkpoint
+    steps = hyperparameters.max_steps
+    if steps is None and spec.dataset.max_rows is not None:
+        steps = math.ceil(hyperparameters.epochs * spec.dataset.max_rows / hyperparameters.effective_batch_size)
+    if steps is None:
+        value, reason = _CHECKPOINT_STEPS, "the number of rows is not known before they are read"
+    else:
+        value, reason = max(1, math.ceil(steps / _CHECKPOINTS_A_RUN)), f"about ten in at most {steps} steps"
+    every = chooser.choose("checkpoint.everySteps", given.every_steps if given else None, value, reason)
+    return CheckpointPlan(every_steps=every, keep=given.keep) if given else CheckpointPlan(every_steps=every)
+
+
+def _warmup(max_steps: int | None) -> tuple[float, str]:
+    if max_steps is not None and max_steps < _SHORT_RUN_STEPS:
+        return 0.1, f"a run of {max_steps} steps is short: 3 % would be a step or two"
+    return 0.03, "as QLoRA's (Dettmers et al. 2023)"
+
+
+def _max_length(given: TrainingSpec, facts: ModelFacts, chooser: Chooser) -> int:
+    limit = facts.context_length
+    if given.max_length is not None and limit is not None and given.max_length > limit:
+        raise PlanError(
+            names.Reason.INVALID,
+            f"spec.training.maxLength: found {given.max_length}, allowed: up to {limit}, the model's context length "
+            f"({facts.basis})",
+        )
+    return chooser.choose(
+        "training.maxLength",
+        given.max_length,
+        min(_MAX_LENGTH, limit or _MAX_LENGTH),
+        "most chat rows are shorter; how many were cut is reported",
+    )
+
+
+def _batch(rows: int | None, given: TrainingSpec, max_length: int, chooser: Chooser) -> tuple[int, int]:
+    """Return (effective, micro) batch size, the first a multiple of the second."""
+    batch, reason = _BATCH, "LoRA loses by large batches (LoRA Without Regret); QLoRA's for 7B and 13B"
+    if rows is not None and rows <= _FEW_ROWS:
+        batch, reason = _SMALL_BATCH, f"few rows (at most {rows}): smaller batches give more steps"
+    micro = given.micro_batch_size
+    if micro is not None:
+        rounded = math.ceil(batch / micro) * micro
+        if rounded != batch:
+            batch, reason = rounded, f"{reason}; a multiple of microBatchSize {micro}"
+        return chooser.choose("training.effectiveBatchSize", given.effective_batch_size, batch, reason), micro
+    effective = chooser.choose("training.effectiveBatchSize", given.effective_batch_size, batch, reason)
+    limit = max(1, _PASS_TOKENS // max_length)
+    micro = max(size for size in range(1, min(effective, limit) + 1) if effective % size == 0)
+    return effective, chooser.choose(
+        "training.microBatchSize",
+        None,
+        micro,
+        f"the most that divides the batch within {_PASS_TOKENS} tokens a forward pass, or one row",
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

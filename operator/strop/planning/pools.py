@@ -1,0 +1,146 @@
+"""Where a job runs: which pools it fits, and which of those is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from strop.api import names
+from strop.api.finetunejob import ResourcesSpec
+from strop.planning.inputs import Job, PlanError, Pool
+from strop.planning.quantities import format_bytes, memory_quantity, parse_quantity
+from strop_trainer.plan import MemoryEstimate, ResourcesPlacement
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one trainer pod needs, before a pool is known."""
+
+    cpu_estimate: MemoryEstimate | None
+    """Training on CPUs; None where nothing tells the size of the model."""
+    accelerator_estimate: MemoryEstimate | None
+    """Training on an accelerator: its memory."""
+    host: int | None
+    """Bytes of a pod's memory beside an accelerator."""
+    given: ResourcesSpec
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a job would take from a pool; `obstacles` is empty where it fits."""
+
+    pool: Pool
+    resources: ResourcesPlacement
+    estimate: MemoryEstimate | None
+    obstacles: tuple[str, ...]
+
+
+def fit(pool: Pool, needs: Needs) -> Fit:
+    """Return what a pod would take from a node of a pool, and what stands against it, with the numbers."""
+    spec, given = pool.spec, needs.given
+    obstacles: list[str] = []
+    accelerators = _accelerators(pool, given)
+    on_accelerator = accelerators > 0
+    estimate = needs.accelerator_estimate if on_accelerator else needs.cpu_estimate
+    host = needs.host if on_accelerator else (needs.cpu_estimate.total if needs.cpu_estimate else None)
+    memory = given.memory or (spec.memory_per_node if host is None else memory_quantity(host))
+    cpu = given.cpu or spec.cpu_per_node
+
+    if accelerators and spec.accelerator is None:
+        obstacles.append(f"needs {accelerators} accelerator(s), has none")
+    elif spec.accelerator is not None and on_accelerator:
+        if accelerators > spec.accelerator.per_node:
+            obstacles.append(f"needs {accelerators} accelerators, a node has {spec.accelerator.per_node}")
+        if estimate is not None and estimate.total > parse_quantity(spec.accelerator.memory):
+            obstacles.append(
+                f"needs {format_bytes(estimate.total)} of accelerator memory, one has {spec.accelerator.memory}"
+            )
+    if parse_quantity(memory) > parse_quantity(spec.memory_per_node):
+        obstacles.append(f"needs {memory} of memory, a node has {spec.memory_per_node}")
+    if parse_quantity(cpu) > parse_quantity(spec.cpu_per_node):
+        obstacles.append(f"needs {cpu} CPUs, a node has {spec.cpu_per_node}")
+    if needs.nodes > spec.max_nodes:
+        obstacles.append(f"needs {needs.nodes} nodes, a job may use {spec.max_nodes}")
+    return Fit(
+        pool=pool,
+        resources=ResourcesPlacement(
+            cpu=cpu,
+            memory=memory,
+            accelerator=spec.accelerator.resource_name if spec.accelerator and on_accelerator else None,
+            accelerators=accelerators,
+        ),
+        estimate=estimate,
+        obstacles=tuple(obstacles),
+    )
+
+
+def choose_pool(job: Job, pools: Sequence[Pool], needs: Needs) -> Fit:
+    """Return the pool that the job names, or for `auto` the cheapest that fits and admits its namespace.
+
+    Pools of equal cost are taken by name, so that the choice does not depend on their order.
+
+    Raises:
+        PlanError: there is no such pool, it does not admit the namespace, or the job does not fit.
+    """
+    wanted = job.spec.compute.pool
+    if wanted != AUTO:
+        return _named_pool(job, pools, needs, wanted)
+    if not pools:
+        raise PlanError(
+            names.Reason.POOL_NOT_FOUND,
+            "spec.compute.pool: found auto, but there is no ComputePool in this cluster: create one "
+            "(kubectl apply -f examples/pools.yaml shows how)",
+        )
+    admitting = [pool for pool in pools if admits(pool, job.namespace)]
+    if not admitting:
+        raise PlanError(
+            names.Reason.NAMESPACE_NOT_ALLOWED,
+            f"spec.compute.pool: found auto, but no ComputePool admits namespace {job.namespace} "
+            f"({', '.join(sorted(pool.name for pool in pools))}): add it to spec.namespaces of one",
+        )
+    fits = [fit(pool, needs) for pool in sorted(admitting, key=lambda pool: (pool.spec.cost, pool.name))]
+    chosen = next((candidate for candidate in fits if not candidate.obstacles), None)
+    if chosen is None:
+        raise _no_pool_fits(fits, needs)
+    return chosen
+
+
+def admits(pool: Pool, namespace: str) -> bool:
+    """Return whether jobs of a namespace may use a pool."""
+    return not pool.spec.namespaces or namespace in pool.spec.namespaces
+
+
+def _named_pool(job: Job, pools: Sequence[Pool], needs: Needs, wanted: str) -> Fit:
+    pool = next((pool for pool in pools if pool.name == wanted), None)
+    if pool is None:
+        there = ", ".join(sorted(pool.name for pool in pools)) or "none: create one (see examples/pools.yaml)"
+        raise PlanError(names.Reason.POOL_NOT_FOUND, f"spec.compute.pool: found {wanted}, there is {there}")
+    if not admits(pool, job.namespace):
+        raise PlanError(
+            names.Reason.NAMESPACE_NOT_ALLOWED,
+            f"spec.compute.pool: pool {wanted} does not admit namespace {job.namespace}, allowed: "
+            f"{', '.join(pool.spec.namespaces)}",
+        )
+    result = fit(pool, needs)
+    if result.obstacles:
+        raise _no_pool_fits([result], needs)
+    return result
+
+
+def _no_pool_fits(fits: Sequence[Fit], needs: Needs) -> PlanError:
+    against = "; ".join(f"{candidate.pool.name}: {', '.join(candidate.obstacles)}" for candidate in fits)
+    basis = f" (estimate by {needs.cpu_estimate.basis})" if needs.cpu_estimate else ""
+    return PlanError(
+        names.Reason.NO_POOL_FITS,
+        f"the job fits no pool{basis}: {against}. A smaller training.maxLength or microBatchSize, or "
+        "gradientCheckpointing, needs less",
+    )
+
+
+def _accelerators(pool: Pool, given: ResourcesSpec) -> int:
+    if given.accelerators is not None:
+        return given.accelerators
+    return 1 if pool.spec.accelerator is not None else 0

@@ -1,0 +1,177 @@
+"""What is known of a base model before anything is fetched: its preset, or what its size tells."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from strop.api.finetunejob import ModelSpec
+
+Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "unknown"]
+
+_SIZE_IN_NAME: Final = re.compile(r"(?:^|[-_.])(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+_TYPICAL_VOCABULARY: Final = 128_256
+"""Of a recent large model: a large vocabulary errs towards too much memory."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Shape(_Frozen):
+    """Shape of a decoder-only transformer, as in its config.json."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    """The head shares the embedding's weights."""
+    gated: bool = True
+    """The MLP has gate, up and down projections (SwiGLU, GeGLU), else two."""
+
+    @property
+    def linear_layers(self) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of each linear layer of one block: q, k, v, o and the MLP's."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = ((self.hidden, query), (self.hidden, key), (self.hidden, key), (query, self.hidden))
+        up = (self.hidden, self.intermediate)
+        mlp = (up, up) if self.gated else (up,)
+        return (*attention, *mlp, (self.intermediate, self.hidden))
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the linear layers and embeddings; norms and biases (under 1 %) are left out."""
+        block = sum(inputs * outputs for inputs, outputs in self.linear_layers)
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * block + embeddings
+
+
+class Preset(_Frozen):
+    """A model that Strop knows."""
+
+    name: str
+    sources: tuple[str, ...]
+    """Hugging Face repositories of this shape, owner/name."""
+    licence: str
+    family: Family
+    parameters: int
+    shape: Shape
+    context_length: int
+    """Tokens; the longest row that the model was made for."""
+
+
+class _PresetFile(_Frozen):
+    presets: tuple[Preset, ...]
+
+
+class ModelFacts(_Frozen):
+    """What planning goes by."""
+
+    parameters: int | None
+    """None: nothing tells the size."""
+    shape: Shape | None
+    family: Family
+    context_length: int | None
+    basis: str
+    """Where this is from, in words."""
+
+
+PRESETS: Final[tuple[Preset, ...]] = _PresetFile.model_validate(
+    yaml.safe_load(files("strop.planning").joinpath("presets.yaml").read_text(encoding="utf-8"))
+).presets
+
+_BY_REPOSITORY: Final = {source.lower(): preset for preset in PRESETS for source in preset.sources}
+_BY_FOLDER: Final = {source.rpartition("/")[2]: preset for source, preset in _BY_REPOSITORY.items()}
+
+
+def model_facts(model: ModelSpec) -> ModelFacts:
+    """Return what is known of a job's base model.
+
+    A preset is found by the repository of an hf:// source, else by the last element of the path (a folder named as the
+    repository). Without one, `model.parameters` or a size in the name (`…-7B-…`) gives a typical shape of that size.
+    """
+    name = _last_element(model.source)
+    repository = model.source.removeprefix("hf://").lower() if model.source.startswith("hf://") else None
+    preset = _BY_REPOSITORY.get(repository) if repository else _BY_FOLDER.get(name.lower())
+    if preset is not None:
+        return ModelFacts(
+            parameters=preset.parameters,
+            shape=preset.shape,
+            family=preset.family,
+            context_length=preset.context_length,
+            basis=f"preset {preset.name}",
+        )
+    if model.parameters is not None:
+        return _of_size(parse_parameters(model.parameters), f"a typical model of model.parameters, {model.parameters}")
+    found = _SIZE_IN_NAME.search(name)
+    if found:
+        size = f"{found[1]}{found[2].upper()}"
+        return _of_size(parse_parameters(size), f"a typical model of the size in the name {name!r}, {size}")
+    return ModelFacts(
+        parameters=None,
+        shape=None,
+        family="unknown",
+        context_length=None,
+        basis=f"nothing: no preset is named {name!r}, and model.parameters is not given",
+    )
+
+
+def parse_parameters(text: str) -> int:
+    """Return the number of parameters that `135M` or `1.5B` says.
+
+    Raises:
+        ValueError: the text is of another form.
+    """
+    factor = {"M": 10**6, "B": 10**9}.get(text[-1:])
+    if factor is None:
+        raise ValueError(f"parameters: found {text!r}, allowed: a number with M or B, such as 135M")
+    return round(float(text[:-1]) * factor)
+
+
+def typical_shape(parameters: int) -> Shape:
+    """Return the shape of a Llama-like model of about so many parameters.
+
+    Depth grows with width as in the Llama 3, Qwen 2.5 and SmolLM2 families: some 130 units of width a layer, within
+    16 and 80 layers; MLP 3.5 x width; one key-value head to four query heads. The width is the smallest multiple of
+    64 that reaches the size.
+    """
+    hidden = 128
+    while True:
+        shape = _shape_of_width(hidden)
+        if shape.parameters >= parameters:
+            return shape
+        hidden += 64
+
+
+def _shape_of_width(hidden: int) -> Shape:
+    head_dim = 128 if hidden >= 2048 else 64  # noqa: PLR2004 - where the families change from 64 to 128
+    heads = max(1, hidden // head_dim)
+    return Shape(
+        hidden=hidden,
+        layers=min(80, max(16, hidden // 128)),
+        heads=heads,
+        kv_heads=max(1, heads // 4),
+        head_dim=head_dim,
+        intermediate=hidden * 7 // 2,
+        vocabulary=_TYPICAL_VOCABULARY,
+        tied=hidden < 3584,  # noqa: PLR2004 - models up to some 4B share embedding and head
+    )
+
+
+def _of_size(parameters: int, basis: str) -> ModelFacts:
+    return ModelFacts(
+        parameters=parameters, shape=typical_shape(parameters), family="unknown", context_length=None, basis=basis
+    )
+
+
+def _last_element(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2].removesuffix(".tar.gz")

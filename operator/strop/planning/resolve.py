@@ -1,0 +1,224 @@
+"""From a job to its Plan: everything resolved, every automatic value with its reason. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from strop.api import names
+from strop.api.finetunejob import (
+    SUPPORTED_METHODS,
+    SUPPORTED_TASKS,
+    DataSource,
+    FineTuneJobSpec,
+    OnnxSpec,
+    OutputSpec,
+    ResourcesSpec,
+)
+from strop.planning.hyperparameters import (
+    Chooser,
+    resolve_checkpoint,
+    resolve_evaluation,
+    resolve_hyperparameters,
+    resolve_method,
+)
+from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
+from strop.planning.memory import estimate_memory, host_bytes, work_volume_bytes
+from strop.planning.pools import AUTO, Fit, Needs, choose_pool
+from strop.planning.presets import ModelFacts, model_facts
+from strop.planning.quantities import GIB, format_bytes, memory_quantity
+from strop_trainer.plan import (
+    ArtifactPlan,
+    DataFile,
+    DatasetPlan,
+    ModelSource,
+    OutputPlacement,
+    PlacementPlan,
+    Plan,
+    TrainingPlan,
+    plan_digest,
+)
+
+_MODEL_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_MODEL_NAME_LENGTH: Final = 63
+_UNKNOWN_WORK_VOLUME: Final = "50Gi"
+
+
+def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = None) -> Plan:
+    """Return the Plan of a job.
+
+    Args:
+        job: the job, valid by its schema.
+        pools: all pools there are, in any order.
+        settings: what the installation decides; None takes the defaults.
+
+    Raises:
+        PlanError: the job asks for what this version cannot do, or no pool can take it.
+    """
+    settings = settings or PlanSettings()
+    _refuse_unsupported(job.spec)
+    facts = model_facts(job.spec.model)
+    chooser = Chooser()
+    training = resolve_training(job.spec, facts, chooser)
+    placement = _placement(job, pools, settings, facts=facts, training=training, chooser=chooser)
+    return Plan(digest=plan_digest(training), training=training, placement=placement, resolved=chooser.resolved)
+
+
+def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
+    """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
+    hyperparameters = resolve_hyperparameters(spec, facts, chooser)
+    return TrainingPlan(
+        task=spec.task,
+        model=ModelSource(source=spec.model.source, revision=spec.model.revision, sha256=spec.model.sha256),
+        dataset=_dataset(spec, chooser),
+        method=resolve_method(spec, facts, chooser),
+        hyperparameters=hyperparameters,
+        evaluation=resolve_evaluation(spec, chooser),
+        checkpoint=resolve_checkpoint(spec, hyperparameters, chooser),
+        artifact=_artifact(spec, chooser),
+    )
+
+
+def _dataset(spec: FineTuneJobSpec, chooser: Chooser) -> DatasetPlan:
+    dataset, default = spec.dataset, DatasetPlan(train=[])
+    split = dataset.validation_split
+    if dataset.validation is None:
+        split = chooser.choose(
+            "dataset.validationSplit", split, default.validation_split, "a tenth of the rows is held out"
+        )
+    return DatasetPlan(
+        train=_files(dataset.train),
+        validation=_files(dataset.validation or []),
+        validation_split=default.validation_split if split is None else split,
+        format=dataset.format,
+        columns=dataset.columns or {},
+        max_rows=dataset.max_rows,
+    )
+
+
+def _files(sources: Iterable[DataSource]) -> list[DataFile]:
+    return [DataFile(source=item.source, revision=item.revision, sha256=item.sha256) for item in sources]
+
+
+def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
+    output = spec.output or OutputSpec()
+    onnx = output.onnx
+    if onnx is None:
+        onnx = OnnxSpec()
+        chooser.choose(
+            "output.onnx.precisions", None, list(onnx.precisions), "fp32 is exact, int4 is small and fast on CPUs"
+        )
+    return ArtifactPlan(onnx=list(onnx.precisions) if onnx.enabled else [], merged=output.merged)
+
+
+def _placement(
+    job: Job,
+    pools: Sequence[Pool],
+    settings: PlanSettings,
+    *,
+    facts: ModelFacts,
+    training: TrainingPlan,
+    chooser: Chooser,
+) -> PlacementPlan:
+    spec = job.spec
+    output = _output(job, settings, chooser)
+    given = spec.compute.resources or ResourcesSpec()
+    chosen = choose_pool(job, pools, _needs(given, facts, training))
+    pool = chosen.pool
+    if spec.compute.pool == AUTO:
+        chooser.choose("compute.pool", None, pool.name, f"the cheapest that fits (cost {pool.spec.cost:g})")
+    _explain_resources(given, facts, chosen, chooser)
+    sources = [spec.model.source, *(file.source for file in (*training.dataset.train, *training.dataset.validation))]
+    return PlacementPlan(
+        namespace=job.namespace,
+        job=job.name,
+        pool=pool.name,
+        image=spec.compute.image or pool.spec.image or settings.image,
+        resources=chosen.resources.model_copy(update={"work_volume": _work_volume(spec, facts, chooser)}),
+        output=output,
+        estimate=chosen.estimate,
+        claims=_authorities("pvc://", sources),
+        config_maps=_authorities("configmap://", sources),
+        secret=spec.credentials.name if spec.credentials else None,
+    )
+
+
+def _needs(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
+    lora = training.method.lora
+    if facts.shape is None or facts.parameters is None or lora is None:
+        return Needs(cpu_estimate=None, accelerator_estimate=None, host=None, given=given, nodes=1)
+    on_cpu, on_accelerator = (
+        estimate_memory(facts.shape, facts.parameters, training, lora, accelerator=accelerator, basis=facts.basis)
+        for accelerator in (False, True)
+    )
+    return Needs(
+        cpu_estimate=on_cpu,
+        accelerator_estimate=on_accelerator,
+        host=host_bytes(facts.parameters),
+        given=given,
+        nodes=1,
+    )
+
+
+def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, chooser: Chooser) -> None:
+    resources = chosen.resources
+    if given.memory is None:
+        if chosen.estimate is None:
+            reason = f"a whole node's: the size of the model is known from {facts.basis}"
+        elif resources.accelerators:
+            reason = f"weights and export beside the accelerator, from {facts.basis}"
+        else:
+            reason = f"estimate {format_bytes(chosen.estimate.total)}, from {facts.basis}"
+        chooser.choose("compute.resources.memory", None, resources.memory, reason)
+    if given.cpu is None:
+        chooser.choose("compute.resources.cpu", None, resources.cpu, f"all that a node of pool {chosen.pool.name} has")
+    if given.accelerators is None and resources.accelerators:
+        chooser.choose("compute.resources.accelerators", None, resources.accelerators, "one process uses one")
+
+
+def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> str:
+    given = spec.checkpoint.size if spec.checkpoint else None
+    if facts.parameters is None:
+        return chooser.choose("checkpoint.size", given, _UNKNOWN_WORK_VOLUME, "the size of the model is not known")
+    downloads = not spec.model.source.startswith("pvc://")
+    size = memory_quantity(work_volume_bytes(facts.parameters, downloads=downloads), step=GIB)
+    return chooser.choose("checkpoint.size", given, size, "the model in fp32 while it is exported, and checkpoints")
+
+
+def _output(job: Job, settings: PlanSettings, chooser: Chooser) -> OutputPlacement:
+    output = job.spec.output or OutputSpec()
+    model = chooser.choose("output.model", output.model, job.name, "the job's name")
+    if len(model) > _MODEL_NAME_LENGTH or not _MODEL_NAME.fullmatch(model):
+        raise PlanError(
+            names.Reason.INVALID,
+            f"metadata.name: found {model}, which is also the model's name where spec.output.model is left out, "
+            f"allowed: up to {_MODEL_NAME_LENGTH} of a-z, 0-9 and '-'",
+        )
+    claim = chooser.choose(
+        "output.claim", output.claim.name if output.claim else None, settings.default_claim, "the registry's claim"
+    )
+    return OutputPlacement(claim=claim, model=model, aliases=output.aliases or [])
+
+
+def _authorities(scheme: str, sources: Iterable[str]) -> list[str]:
+    """Return the names after a scheme, each once, in alphabetical order."""
+    return sorted({source.removeprefix(scheme).partition("/")[0] for source in sources if source.startswith(scheme)})
+
+
+def _refuse_unsupported(spec: FineTuneJobSpec) -> None:
+    """Refuse what admission refuses, too: a job may have been admitted by the schema of a newer version."""
+    if spec.task not in SUPPORTED_TASKS:
+        raise _unsupported("task", spec.task, SUPPORTED_TASKS)
+    if spec.method.type not in SUPPORTED_METHODS:
+        raise _unsupported("method.type", spec.method.type, SUPPORTED_METHODS)
+    accelerators = spec.compute.resources.accelerators if spec.compute.resources else None
+    if accelerators is not None and accelerators > 1:
+        raise _unsupported("compute.resources.accelerators", str(accelerators), ("0", "1"))
+
+
+def _unsupported(field: str, found: str, allowed: Sequence[str]) -> PlanError:
+    return PlanError(
+        names.Reason.UNSUPPORTED,
+        f"spec.{field}: found {found}, allowed in this version: {', '.join(allowed)}",
+    )
