@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+RuleReason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"]
 
 
 class Rule(NamedTuple):
-    """One CEL rule of a schema (`x-kubernetes-validations`)."""
+    """One CEL rule of a schema (`x-kubernetes-validations`), and the same said in Python.
+
+    The API server evaluates `rule`; where there is no API server, pydantic evaluates `check`. One table of cases holds
+    both to the same answers.
+    """
 
     rule: str
     message: str
-    """Names the field and what is allowed."""
+    """What is allowed, and why; the field is named by `field_path`, in front of it."""
     field_path: str | None = None
     """Such as `.rank`; None blames the object itself."""
+    reason: RuleReason = "FieldValueInvalid"
+    check: Callable[[Any], bool] | None = None
+    """Whether a model keeps the rule; None for a transition rule (`oldSelf`), which needs two models."""
+
+
+def _violations(model: BaseModel, rules: tuple[Rule, ...]) -> str | None:
+    broken = [
+        f"{rule.field_path.removeprefix('.')}: {rule.message}" if rule.field_path else rule.message
+        for rule in rules
+        if rule.check is not None and not rule.check(model)
+    ]
+    return "; ".join(broken) or None
 
 
 class ApiModel(BaseModel):
-    """Base of every part of a resource."""
+    """Base of every part of a resource that a user writes: what the API server refuses, this refuses too."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
     rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        """Take a null as a field left out, as the API server does."""
+        if isinstance(data, Mapping):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        if found := _violations(self, self.rules):
+            raise ValueError(found)
+        return self
 
 
 class StatusModel(BaseModel):
@@ -32,9 +67,73 @@ class StatusModel(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
 
-DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+class Column(NamedTuple):
+    """One column of `kubectl get`."""
+
+    name: str
+    json_path: str
+    description: str
+    type: Literal["string", "integer", "number", "date", "boolean"] = "string"
+    wide: bool = False
+    """Shown with `-o wide` only."""
+
+
+class ResourceType(NamedTuple):
+    """What the API server knows a resource by."""
+
+    plural: str
+    singular: str
+    short_names: tuple[str, ...]
+    namespaced: bool
+    columns: tuple[Column, ...]
+
+
+class ObjectMeta(BaseModel):
+    """What is read of an object's metadata; the API server keeps the rest."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+    uid: str | None = None
+    generation: int | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Resource(ApiModel):
+    """Base of a whole resource, as it stands in a manifest."""
+
+    resource: ClassVar[ResourceType]
+
+    api_version: Literal["strop.dev/v1alpha1"] = "strop.dev/v1alpha1"
+    metadata: ObjectMeta
+
+
+def _integer_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DNS_NAME = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*"
+_POSITIVE = r"([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)"
+
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{_DNS_LABEL}$")]
+DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{DNS_NAME}$")]
+CpuQuantity = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=32,
+        pattern=rf"^{_POSITIVE}m?$",
+        # In YAML `cpu: 2` is an integer, and pods take it.
+        json_schema_extra={"x-kubernetes-int-or-string": True, "minimum": 1},
+    ),
+    # Last: pydantic loses the pattern of what stands behind a validator.
+    BeforeValidator(_integer_as_text),
+]
+MemoryQuantity = Annotated[str, Field(min_length=1, max_length=32, pattern=rf"^{_POSITIVE}(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)$")]
 Sha256 = Annotated[str, Field(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 QualifiedName = Annotated[
@@ -42,10 +141,24 @@ QualifiedName = Annotated[
     Field(
         min_length=1,
         max_length=317,
-        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        pattern=rf"^({DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
     ),
 ]
-ImageReference = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+ImageReference = Annotated[
+    str, Field(min_length=1, max_length=512, pattern=r"^[a-zA-Z0-9]([-a-zA-Z0-9._/:@]*[a-zA-Z0-9])?$")
+]
+Revision = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._/]*$")]
+Timestamp = Annotated[
+    str,
+    Field(
+        min_length=20,
+        max_length=40,
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$",
+    ),
+]
+"""RFC 3339."""
+MetricName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]
+StageName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
 class LocalReference(ApiModel):
@@ -57,9 +170,16 @@ class LocalReference(ApiModel):
 class StatusCondition(StatusModel):
     """One condition, as Kubernetes' own metav1.Condition."""
 
-    type: str = Field(max_length=316, description="Type of the condition, such as Complete.")
-    status: str = Field(max_length=7, description="True, False or Unknown.")
-    reason: str = Field(max_length=1024, description="Stable CamelCase word for why.")
+    type: str = Field(min_length=1, max_length=316, description="Type of the condition, such as Complete.")
+    status: str = Field(max_length=7, pattern="^(True|False|Unknown)$", description="True, False or Unknown.")
+    reason: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+        description="Stable CamelCase word for why.",
+    )
     message: str = Field(max_length=32768, description="For a person.")
-    last_transition_time: str = Field(max_length=64, description="When status last changed (RFC 3339).")
-    observed_generation: int | None = Field(default=None, ge=0, description="Generation of the spec it speaks of.")
+    last_transition_time: Timestamp = Field(description="When status last changed (RFC 3339).")
+    observed_generation: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Generation of the spec it speaks of."
+    )

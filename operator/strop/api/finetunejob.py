@@ -2,65 +2,109 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from strop_trainer.plan import DistributedStrategy, MethodType, OnnxPrecision, Task
 
 from strop.api.base import (
+    DNS_NAME,
     ApiModel,
+    Column,
+    CpuQuantity,
     DnsLabel,
     DnsName,
     ImageReference,
     LocalReference,
-    Quantity,
+    MemoryQuantity,
+    MetricName,
+    Resource,
+    ResourceType,
+    Revision,
     Rule,
     Sha256,
+    StageName,
     StatusCondition,
     StatusModel,
+    Timestamp,
 )
 
-MODEL_SOURCE = r"^(hf://[\w.-]+/[\w.-]+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\s]+|https://[^\s]+)$"
-DATA_SOURCE = (
-    r"^(configmap://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\s]+"
-    r"|hf://datasets/[\w.-]+/[\w.-]+/[^\s]+|https://[^\s]+)$"
-)
+_HUB_NAME = r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+"
+# No user:password@ in front of the host: a job is no place for credentials.
+_HTTPS = r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[!-~]+"
+_CLAIM_PATH = rf"pvc://{DNS_NAME}/[!-~]+"
+MODEL_SOURCE = rf"^(hf://{_HUB_NAME}|{_CLAIM_PATH}|{_HTTPS})$"
+DATA_SOURCE = rf"^(configmap://{DNS_NAME}/[-._a-zA-Z0-9]+|{_CLAIM_PATH}|hf://datasets/{_HUB_NAME}/[!-~]+|{_HTTPS})$"
+
+JOB_NAME_LENGTH = 50
+"""Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""
 
 SUPPORTED_TASKS: tuple[Task, ...] = ("chat",)
 SUPPORTED_METHODS: tuple[MethodType, ...] = ("lora",)
 """What this version trains. The schema holds all that v1alpha1 will; admission refuses the rest in words."""
 
+
+def _has_dots(source: str) -> bool:
+    return "/../" in source or source.endswith("/..")
+
+
 HTTPS_NEEDS_HASH = Rule(
     "!self.source.startsWith('https://') || has(self.sha256)",
-    "sha256: required for an https:// source, so that what is trained on is what was meant",
-    ".source",
+    "an https:// source needs its hash, so that what is trained on is what was meant",
+    ".sha256",
+    "FieldValueRequired",
+    lambda self: not self.source.startswith("https://") or self.sha256 is not None,
+)
+HASH_IS_HTTPS = Rule(
+    "!has(self.sha256) || self.source.startsWith('https://')",
+    "only an https:// source is checked against a hash",
+    ".sha256",
+    "FieldValueForbidden",
+    lambda self: self.sha256 is None or self.source.startswith("https://"),
 )
 NO_DOTS = Rule(
     "!self.source.contains('/../') && !self.source.endsWith('/..')",
-    "source: must not contain '..'",
+    "must not climb out of its folder by '..'",
     ".source",
+    check=lambda self: not _has_dots(self.source),
 )
 REVISION_IS_HF = Rule(
     "!has(self.revision) || self.source.startsWith('hf://')",
-    "revision: only an hf:// source has revisions",
+    "only an hf:// source has revisions",
     ".revision",
+    "FieldValueForbidden",
+    lambda self: self.revision is None or self.source.startswith("hf://"),
 )
+REVISION_NO_DOTS = Rule(
+    "!has(self.revision) || !self.revision.contains('..')",
+    "must not contain '..'",
+    ".revision",
+    check=lambda self: self.revision is None or ".." not in self.revision,
+)
+_SOURCE_RULES = (HTTPS_NEEDS_HASH, HASH_IS_HTTPS, NO_DOTS, REVISION_IS_HF, REVISION_NO_DOTS)
 
 
 class ModelSpec(ApiModel):
     """The base model."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (HTTPS_NEEDS_HASH, NO_DOTS, REVISION_IS_HF)
+    rules: ClassVar[tuple[Rule, ...]] = _SOURCE_RULES
 
     source: Annotated[str, Field(min_length=1, max_length=1024, pattern=MODEL_SOURCE)] = Field(
         description="Where the base model's Hugging Face folder is: hf://owner/name, pvc://claim/path, "
         "or https://… (a .tar.gz of the folder). Weights must be safetensors.",
     )
-    revision: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\w./-]+$")] | None = Field(
+    revision: Revision | None = Field(
         default=None, description="Commit, tag or branch of an hf:// source; pin a commit to repeat a run exactly."
     )
     sha256: Sha256 | None = Field(default=None, description="Hash of an https:// archive, in hex.")
-    parameters: Annotated[str, Field(max_length=16, pattern=r"^[0-9]+(\.[0-9]+)?[MB]$")] | None = Field(
+    parameters: (
+        Annotated[
+            str, Field(min_length=2, max_length=16, pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)[MB]$")
+        ]
+        | None
+    ) = Field(
         default=None,
         description="Size, such as 135M or 8B, for the memory estimate of a model that Strop has no preset for.",
     )
@@ -69,15 +113,17 @@ class ModelSpec(ApiModel):
 class DataSource(ApiModel):
     """One file of rows, or a folder of them."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (HTTPS_NEEDS_HASH, NO_DOTS, REVISION_IS_HF)
+    rules: ClassVar[tuple[Rule, ...]] = _SOURCE_RULES
 
     source: Annotated[str, Field(min_length=1, max_length=1024, pattern=DATA_SOURCE)] = Field(
         description="configmap://name/key (small data), pvc://claim/path, hf://datasets/owner/name/path or https://….",
     )
-    revision: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\w./-]+$")] | None = Field(
-        default=None, description="Commit, tag or branch of an hf:// source."
-    )
+    revision: Revision | None = Field(default=None, description="Commit, tag or branch of an hf:// source.")
     sha256: Sha256 | None = Field(default=None, description="Hash of the file, in hex; required for https://.")
+
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
+ModuleName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
 class DatasetSpec(ApiModel):
@@ -86,8 +132,10 @@ class DatasetSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!(has(self.validation) && has(self.validationSplit))",
-            "validationSplit: not together with validation, which already names the held-out rows",
+            "not together with validation, which already names the held-out rows",
             ".validationSplit",
+            "FieldValueForbidden",
+            lambda self: self.validation is None or self.validation_split is None,
         ),
     )
 
@@ -99,7 +147,7 @@ class DatasetSpec(ApiModel):
         default=None, description="Fraction of the training rows that is held out, by a seeded shuffle. Left out: 0.1."
     )
     format: Literal["auto", "jsonl", "csv", "parquet"] = Field(default="auto", description="Format of the files.")
-    columns: Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=32)] | None = Field(
+    columns: Annotated[dict[ColumnName, ColumnName], Field(max_length=32)] | None = Field(
         default=None, description="Name that the task expects → name in the files."
     )
     max_rows: Annotated[int, Field(ge=2, le=100_000_000)] | None = Field(
@@ -120,19 +168,12 @@ class LoraSpec(ApiModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None, description="Dropout on the adapter's input while training. Left out: by data size."
     )
-    target_modules: (
-        Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.-]+$")]],
-            Field(min_length=1, max_length=64),
-        ]
-        | None
-    ) = Field(
+    target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="Names of the linear layers to adapt. Left out: all linear layers but the head."
     )
-    modules_to_save: (
-        Annotated[list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.-]+$")]], Field(max_length=16)]
-        | None
-    ) = Field(default=None, description="Further modules that are trained in full and saved beside the adapter.")
+    modules_to_save: Annotated[list[ModuleName], Field(max_length=16)] | None = Field(
+        default=None, description="Further modules that are trained in full and saved beside the adapter."
+    )
     use_rslora: bool = Field(default=False, description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA).")
     initialization: Literal["default", "pissa", "olora", "loftq"] = Field(
         default="default", description="How the adapter starts."
@@ -147,19 +188,27 @@ class PromptSpec(ApiModel):
     )
 
 
+LORA_METHODS: tuple[MethodType, ...] = ("lora", "qlora", "dora")
+PROMPT_METHODS: tuple[MethodType, ...] = ("prompt-tuning", "prefix-tuning", "p-tuning")
+
+
 class MethodSpec(ApiModel):
     """How the model is tuned."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.lora) || self.type in ['lora', 'qlora', 'dora']",
-            "lora: only for type lora, qlora or dora",
+            "only for type lora, qlora or dora",
             ".lora",
+            "FieldValueForbidden",
+            lambda self: self.lora is None or self.type in LORA_METHODS,
         ),
         Rule(
             "!has(self.prompt) || self.type in ['prompt-tuning', 'prefix-tuning', 'p-tuning']",
-            "prompt: only for type prompt-tuning, prefix-tuning or p-tuning",
+            "only for type prompt-tuning, prefix-tuning or p-tuning",
             ".prompt",
+            "FieldValueForbidden",
+            lambda self: self.prompt is None or self.type in PROMPT_METHODS,
         ),
     )
 
@@ -172,12 +221,23 @@ class TrainingSpec(ApiModel):
     """Hyperparameters. What is left out is chosen for the model, the data and the method; `strop plan` says why."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("!(has(self.epochs) && has(self.maxSteps))", "maxSteps: not together with epochs", ".maxSteps"),
+        Rule(
+            "!(has(self.epochs) && has(self.maxSteps))",
+            "not together with epochs: one of them says when training ends",
+            ".maxSteps",
+            "FieldValueForbidden",
+            lambda self: self.epochs is None or self.max_steps is None,
+        ),
         Rule(
             "!has(self.microBatchSize) || !has(self.effectiveBatchSize) || "
             "self.effectiveBatchSize % self.microBatchSize == 0",
-            "effectiveBatchSize: must be a multiple of microBatchSize",
+            "must be a multiple of microBatchSize",
             ".effectiveBatchSize",
+            check=lambda self: (
+                self.micro_batch_size is None
+                or self.effective_batch_size is None
+                or self.effective_batch_size % self.micro_batch_size == 0
+            ),
         ),
     )
 
@@ -233,8 +293,8 @@ class DistributedSpec(ApiModel):
 class ResourcesSpec(ApiModel):
     """Resources of one trainer pod."""
 
-    cpu: Quantity | None = Field(default=None, description="CPUs, such as 2 or 1500m.")
-    memory: Quantity | None = Field(default=None, description="Memory, such as 8Gi.")
+    cpu: CpuQuantity | None = Field(default=None, description="CPUs, such as 2 or 1500m.")
+    memory: MemoryQuantity | None = Field(default=None, description="Memory, such as 8Gi.")
     accelerators: Annotated[int, Field(ge=0, le=64)] | None = Field(
         default=None, description="Accelerators, of the kind that the pool has."
     )
@@ -243,13 +303,16 @@ class ResourcesSpec(ApiModel):
 class ComputeSpec(ApiModel):
     """Where it runs."""
 
-    pool: DnsName = Field(
+    pool: DnsLabel = Field(
         default="auto", description="A ComputePool by name, or auto: the cheapest that fits and admits the namespace."
     )
     resources: ResourcesSpec | None = Field(default=None, description="Left out: from the memory estimate.")
     image: ImageReference | None = Field(
         default=None, description="Trainer image. Left out: the pool's, else the installation's."
     )
+
+
+MetricBound = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
 class EvaluationSpec(ApiModel):
@@ -267,11 +330,11 @@ class EvaluationSpec(ApiModel):
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = Field(
         default=None, description="Longest generated answer, in tokens. Left out: 64."
     )
-    minimum: Annotated[dict[str, float], Field(max_length=16)] | None = Field(
+    minimum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
         description="Metric → lowest value with which the result may be published, such as exact_match: 0.8.",
     )
-    maximum: Annotated[dict[str, float], Field(max_length=16)] | None = Field(
+    maximum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
         description="Metric → highest value with which the result may be published, such as eval_loss: 1.2.",
     )
@@ -284,7 +347,7 @@ class CheckpointSpec(ApiModel):
         default=None, description="Optimizer steps between checkpoints. Left out: about ten in a run."
     )
     keep: Annotated[int, Field(ge=1, le=100)] = Field(default=2, description="Newest checkpoints that are kept.")
-    size: Quantity | None = Field(
+    size: MemoryQuantity | None = Field(
         default=None, description="Size of the job's work volume. Left out: from the model's size."
     )
     storage_class_name: DnsName | None = Field(
@@ -295,14 +358,38 @@ class CheckpointSpec(ApiModel):
 class OnnxSpec(ApiModel):
     """The ONNX export."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.precisions.all(p, self.precisions.exists_one(q, p == q))",
+            "each precision once",
+            ".precisions",
+            "FieldValueDuplicate",
+            lambda self: len(set(self.precisions)) == len(self.precisions),
+        ),
+    )
+
     enabled: bool = Field(default=True, description="Export to ONNX, prove and publish it.")
     precisions: Annotated[list[OnnxPrecision], Field(min_length=1, max_length=3)] = Field(
         default=["fp32", "int4"], description="Precisions to export; the first is published as onnx/."
     )
 
 
+Alias = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+"""Starts with a letter: a whole number is a version."""
+
+
 class OutputSpec(ApiModel):
     """What is published, and where."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.aliases) || self.aliases.all(a, self.aliases.exists_one(b, a == b))",
+            "each alias once",
+            ".aliases",
+            "FieldValueDuplicate",
+            lambda self: self.aliases is None or len(set(self.aliases)) == len(self.aliases),
+        ),
+    )
 
     model: DnsLabel | None = Field(default=None, description="Name in the registry. Left out: the job's name.")
     claim: LocalReference | None = Field(
@@ -310,7 +397,7 @@ class OutputSpec(ApiModel):
     )
     onnx: OnnxSpec | None = Field(default=None, description="The ONNX export. Left out: fp32 and int4.")
     merged: bool = Field(default=False, description="Also publish the merged model as safetensors.")
-    aliases: Annotated[list[DnsLabel], Field(max_length=8)] | None = Field(
+    aliases: Annotated[list[Alias], Field(max_length=8)] | None = Field(
         default=None, description="Names in the index that point at the new version, beside latest."
     )
 
@@ -319,66 +406,86 @@ def _quoted(names: tuple[str, ...]) -> str:
     return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
 
-_MUTABLE = ("suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+def _one_process(self: FineTuneJobSpec) -> bool:
+    shared = self.distributed
+    return shared is None or (
+        shared.nodes in (None, 1) and shared.processes_per_node in (None, 1) and shared.strategy in (None, "none")
+    )
+
+
+def _not_yet(rule: str, message: str, field_path: str, check: Callable[[Any], bool]) -> Rule:
+    return Rule(rule, f"this version of Strop {message}", field_path, "FieldValueForbidden", check)
+
+
+NOT_YET: tuple[Rule, ...] = (
+    _not_yet(
+        f"self.task in {_quoted(SUPPORTED_TASKS)}",
+        f"trains {', '.join(SUPPORTED_TASKS)}; the other tasks are not there yet",
+        ".task",
+        lambda self: self.task in SUPPORTED_TASKS,
+    ),
+    _not_yet(
+        f"self.method.type in {_quoted(SUPPORTED_METHODS)}",
+        f"trains {', '.join(SUPPORTED_METHODS)}; the other methods are not there yet",
+        ".method.type",
+        lambda self: self.method.type in SUPPORTED_METHODS,
+    ),
+    _not_yet(
+        "!has(self.method.lora) || self.method.lora.initialization == 'default'",
+        "has only default; the other initializations are not there yet",
+        ".method.lora.initialization",
+        lambda self: self.method.lora is None or self.method.lora.initialization == "default",
+    ),
+    _not_yet(
+        "!has(self.distributed) || ((!has(self.distributed.nodes) || self.distributed.nodes == 1) && "
+        "(!has(self.distributed.processesPerNode) || self.distributed.processesPerNode == 1) && "
+        "(!has(self.distributed.strategy) || self.distributed.strategy == 'none'))",
+        "trains in one process: nodes 1, processesPerNode 1, strategy none",
+        ".distributed",
+        _one_process,
+    ),
+    _not_yet(
+        "self.dataset.format in ['auto', 'jsonl']",
+        "reads jsonl; the other formats are not there yet",
+        ".dataset.format",
+        lambda self: self.dataset.format in ("auto", "jsonl"),
+    ),
+    _not_yet(
+        "!has(self.dataset.columns)",
+        "trains chat, whose rows have no columns to map",
+        ".dataset.columns",
+        lambda self: self.dataset.columns is None,
+    ),
+    _not_yet(
+        "!has(self.training) || !has(self.training.precision) || self.training.precision in ['bf16', 'fp32']",
+        "trains in bf16 or fp32",
+        ".training.precision",
+        lambda self: self.training is None or self.training.precision in (None, "bf16", "fp32"),
+    ),
+)
+"""What the schema holds already and this version cannot do."""
+
+_FIXED = "fixed once the job is created; delete the job, or give a new one another name"
 _FIXED_REQUIRED = ("task", "model", "dataset", "method", "compute", "backoffLimit")
 _FIXED_OPTIONAL = ("training", "distributed", "evaluation", "checkpoint", "output", "credentials")
+_IMMUTABLE: tuple[Rule, ...] = (
+    *(Rule(f"self.{name} == oldSelf.{name}", _FIXED, f".{name}", "FieldValueForbidden") for name in _FIXED_REQUIRED),
+    *(
+        Rule(
+            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
+            _FIXED,
+            f".{name}",
+            "FieldValueForbidden",
+        )
+        for name in _FIXED_OPTIONAL
+    ),
+)
 
 
 class FineTuneJobSpec(ApiModel):
     """A fine-tuning job. Fixed once created, but for suspend, activeDeadlineSeconds and ttlSecondsAfterFinished."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            f"self.task in {_quoted(SUPPORTED_TASKS)}",
-            f"task: this version of Strop trains {', '.join(SUPPORTED_TASKS)}; the other tasks are not there yet",
-            ".task",
-        ),
-        Rule(
-            f"self.method.type in {_quoted(SUPPORTED_METHODS)}",
-            f"method.type: this version of Strop trains {', '.join(SUPPORTED_METHODS)}; "
-            "the other methods are not there yet",
-            ".method.type",
-        ),
-        Rule(
-            "!has(self.method.lora) || self.method.lora.initialization == 'default'",
-            "method.lora.initialization: this version of Strop has only default",
-            ".method.lora.initialization",
-        ),
-        Rule(
-            "!has(self.distributed) || ((!has(self.distributed.nodes) || self.distributed.nodes == 1) && "
-            "(!has(self.distributed.processesPerNode) || self.distributed.processesPerNode == 1) && "
-            "(!has(self.distributed.strategy) || self.distributed.strategy == 'none'))",
-            "distributed: this version of Strop trains in one process (nodes 1, processesPerNode 1, strategy none)",
-            ".distributed",
-        ),
-        Rule(
-            "!has(self.dataset.format) || self.dataset.format in ['auto', 'jsonl']",
-            "dataset.format: this version of Strop reads jsonl",
-            ".dataset.format",
-        ),
-        Rule("!has(self.dataset.columns)", "dataset.columns: chat rows have no columns to map", ".dataset.columns"),
-        Rule(
-            "!has(self.training) || !has(self.training.precision) || self.training.precision in ['bf16', 'fp32']",
-            "training.precision: this version of Strop trains in bf16 or fp32",
-            ".training.precision",
-        ),
-        *(
-            Rule(
-                f"self.{name} == oldSelf.{name}",
-                f"{name}: fixed once the job is created; delete the job or give a new one another name",
-                f".{name}",
-            )
-            for name in _FIXED_REQUIRED
-        ),
-        *(
-            Rule(
-                f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})",
-                f"{name}: fixed once the job is created; delete the job or give a new one another name",
-                f".{name}",
-            )
-            for name in _FIXED_OPTIONAL
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, *_IMMUTABLE)
 
     task: Task = Field(description="What the model learns to do. This version trains: chat.")
     model: ModelSpec = Field(description="The base model.")
@@ -416,44 +523,114 @@ class Progress(StatusModel):
     stage: str = Field(
         default="", max_length=32, description="check, fetch, prepare, train, evaluate, export, prove or publish."
     )
-    step: int | None = Field(default=None, ge=0, description="Optimizer steps done.")
-    total_steps: int | None = Field(default=None, ge=0, description="Optimizer steps in all.")
-    percent: int | None = Field(default=None, ge=0, le=100, description="Of the optimizer steps.")
-    epoch: float | None = Field(default=None, ge=0, description="Passes over the rows done.")
-    loss: str | None = Field(default=None, max_length=16, description="Training loss, rounded for display.")
-    eval_loss: str | None = Field(default=None, max_length=16, description="Loss on held-out rows.")
-    learning_rate: str | None = Field(default=None, max_length=16, description="Current learning rate.")
-    tokens_per_second: int | None = Field(default=None, ge=0, description="Tokens trained a second.")
-    eta_seconds: int | None = Field(default=None, ge=0, description="Estimated seconds until training ends.")
-    updated_at: str | None = Field(
-        default=None, max_length=64, description="When the trainer last reported (RFC 3339)."
+    display: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None, description="For the column: the share done, such as 42%, or the stage outside training."
     )
+    step: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Optimizer steps done.")
+    total_steps: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Optimizer steps in all.")
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(default=None, description="Of the optimizer steps.")
+    epoch: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Passes over the rows done.")
+    loss: Annotated[str, Field(max_length=16)] | None = Field(
+        default=None, description="Training loss, rounded for display."
+    )
+    eval_loss: Annotated[str, Field(max_length=16)] | None = Field(default=None, description="Loss on held-out rows.")
+    learning_rate: Annotated[str, Field(max_length=16)] | None = Field(
+        default=None, description="Current learning rate."
+    )
+    tokens_per_second: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Tokens trained a second.")
+    eta_seconds: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Estimated seconds until training ends."
+    )
+    eta: Annotated[str, Field(max_length=16)] | None = Field(
+        default=None, description="For the column: the same, such as 3m20s."
+    )
+    updated_at: Timestamp | None = Field(default=None, description="When the trainer last reported (RFC 3339).")
 
 
 class VersionReference(StatusModel):
     """The version that this job published."""
 
-    name: str = Field(max_length=253, description="Name of the ModelVersion.")
+    name: DnsName = Field(description="Name of the ModelVersion.")
     version: int = Field(ge=1, description="Number in the registry.")
-    path: str = Field(max_length=512, description="<namespace>/<model>/<N> in the registry volume.")
-    claim: str = Field(max_length=253, description="Claim that holds the registry.")
+    path: str = Field(min_length=1, max_length=512, description="<namespace>/<model>/<N> in the registry volume.")
+    claim: DnsName = Field(description="Claim that holds the registry.")
 
 
 class FineTuneJobStatus(StatusModel):
     """What is known of the job. Level-based: derived anew from what is there."""
 
-    observed_generation: int | None = Field(
-        default=None, ge=0, description="Generation of the spec that this speaks of."
+    observed_generation: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Generation of the spec that this speaks of."
     )
-    phase: str | None = Field(default=None, max_length=32, description="One-word summary of the conditions.")
-    conditions: Annotated[list[StatusCondition], Field(max_length=16)] = Field(default=[], description="Conditions.")
-    message: str | None = Field(default=None, max_length=2048, description="Why it waits, runs or failed, in words.")
-    plan_digest: str | None = Field(default=None, max_length=80, description="sha256 of what is computed.")
-    pool: str | None = Field(default=None, max_length=253, description="The ComputePool that was chosen.")
+    phase: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None, description="One-word summary of the conditions."
+    )
+    conditions: Annotated[list[StatusCondition], Field(max_length=16)] = Field(
+        default=[],
+        description="Conditions.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    message: Annotated[str, Field(max_length=2048)] | None = Field(
+        default=None, description="Why it waits, runs or failed, in words."
+    )
+    plan_digest: Annotated[str, Field(max_length=80)] | None = Field(
+        default=None, description="sha256 of what is computed."
+    )
+    pool: Annotated[str, Field(max_length=253)] | None = Field(
+        default=None, description="The ComputePool that was chosen."
+    )
     progress: Progress | None = Field(default=None, description="How far training is.")
-    attempts: int | None = Field(default=None, ge=0, description="Trainer pods started so far.")
-    stage_seconds: dict[str, float] | None = Field(default=None, description="Seconds in each finished stage.")
+    attempts: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Trainer pods started so far.")
+    stage_seconds: Annotated[dict[StageName, Annotated[float, Field(ge=0)]], Field(max_length=32)] | None = Field(
+        default=None, description="Seconds in each finished stage."
+    )
     model_version: VersionReference | None = Field(default=None, description="What was published.")
-    metrics: dict[str, str] | None = Field(default=None, description="Metrics on held-out rows, base → tuned.")
-    start_time: str | None = Field(default=None, max_length=64, description="When the first trainer pod started.")
-    completion_time: str | None = Field(default=None, max_length=64, description="When the job ended.")
+    metrics: Annotated[dict[MetricName, Annotated[str, Field(max_length=64)]], Field(max_length=64)] | None = Field(
+        default=None, description="Metrics on held-out rows, base → tuned."
+    )
+    start_time: Timestamp | None = Field(default=None, description="When the first trainer pod started.")
+    completion_time: Timestamp | None = Field(default=None, description="When the job ended.")
+
+
+def _name_is_short_label(self: FineTuneJob) -> bool:
+    name = self.metadata.name
+    return name is None or (
+        len(name) <= JOB_NAME_LENGTH and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) is not None
+    )
+
+
+class FineTuneJob(Resource):
+    """Tunes a model on data, proves the result and publishes it as a version in a registry volume."""
+
+    resource: ClassVar[ResourceType] = ResourceType(
+        plural="finetunejobs",
+        singular="finetunejob",
+        short_names=("ftj",),
+        namespaced=True,
+        columns=(
+            Column("Model", ".spec.model.source", "The base model."),
+            Column("Method", ".spec.method.type", "The fine-tuning method."),
+            Column("Phase", ".status.phase", "One-word summary of the conditions."),
+            Column("Progress", ".status.progress.display", "Share of the optimizer steps that are done."),
+            Column("Loss", ".status.progress.loss", "Training loss."),
+            Column("Version", ".status.modelVersion.version", "The version that was published.", "integer"),
+            Column("Pool", ".status.pool", "The ComputePool that was chosen.", wide=True),
+            Column("ETA", ".status.progress.eta", "Estimated time until training ends.", wide=True),
+            Column("Message", ".status.message", "Why it waits, runs or failed.", wide=True),
+            Column("Age", ".metadata.creationTimestamp", "Time since the job was created.", "date"),
+        ),
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"size(self.metadata.name) <= {JOB_NAME_LENGTH} && "
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            f"a job's name has at most {JOB_NAME_LENGTH} lower-case letters, digits and hyphens and "
+            "starts with a letter, since its pods and its Service are named after it",
+            ".metadata.name",
+            check=_name_is_short_label,
+        ),
+    )
+
+    kind: Literal["FineTuneJob"] = "FineTuneJob"
+    spec: FineTuneJobSpec = Field(description="What is asked for.")
+    status: FineTuneJobStatus | None = Field(default=None, description="What is known; written by the operator.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from strop.api.base import ApiModel, DnsLabel, DnsName, Rule, Sha256
+from strop.api.base import ApiModel, Column, DnsLabel, DnsName, Resource, ResourceType, Rule, Sha256, Timestamp
 
 Digest = Annotated[str, Field(min_length=71, max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -15,7 +15,7 @@ class RegistryLocation(ApiModel):
     """Where the version lies."""
 
     claim: DnsName = Field(description="Claim that holds the registry.")
-    path: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[a-z0-9][-a-z0-9/]*$")] = Field(
+    path: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[a-z0-9][-a-z0-9/]*[a-z0-9]$")] = Field(
         description="<namespace>/<model>/<N> in the volume."
     )
     size_bytes: Annotated[int, Field(ge=0)] = Field(description="Size of all files.")
@@ -66,7 +66,9 @@ class JobRecord(ApiModel):
 class ModelVersionSpec(ApiModel):
     """A published version: written once, never changed."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("self == oldSelf", "spec: a published version never changes"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self == oldSelf", "a published version never changes", reason="FieldValueForbidden"),
+    )
 
     model: DnsLabel = Field(description="Name in the registry.")
     version: Annotated[int, Field(ge=1)] = Field(description="Number in the registry.")
@@ -79,4 +81,28 @@ class ModelVersionSpec(ApiModel):
     metrics: Annotated[list[MetricRecord], Field(max_length=64)] = Field(default=[], description="On held-out rows.")
     proofs: Annotated[list[ProofRecord], Field(max_length=16)] = Field(default=[], description="Exports, proven.")
     job: JobRecord = Field(description="The job that published it.")
-    published_at: Annotated[str, Field(min_length=1, max_length=64)] = Field(description="When (RFC 3339).")
+    published_at: Timestamp = Field(description="When (RFC 3339).")
+
+
+class ModelVersion(Resource):
+    """A published version of a model: where it lies, what it came from and how it was proven."""
+
+    resource: ClassVar[ResourceType] = ResourceType(
+        plural="modelversions",
+        singular="modelversion",
+        short_names=("mv",),
+        namespaced=True,
+        columns=(
+            Column("Model", ".spec.model", "Name in the registry."),
+            Column("Version", ".spec.version", "Number in the registry.", "integer"),
+            Column("Task", ".spec.task", "What it was tuned for."),
+            Column("Method", ".spec.method", "How it was tuned."),
+            Column("Base", ".spec.baseModel.source", "What was tuned."),
+            Column("Path", ".spec.registry.path", "Folder in the registry volume.", wide=True),
+            Column("Job", ".spec.job.name", "The job that published it.", wide=True),
+            Column("Age", ".metadata.creationTimestamp", "Time since the version was recorded.", "date"),
+        ),
+    )
+
+    kind: Literal["ModelVersion"] = "ModelVersion"
+    spec: ModelVersionSpec = Field(description="The record.")
