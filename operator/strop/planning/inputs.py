@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from strop.api import names
-from strop.api.computepool import ComputePoolSpec
-from strop.api.finetunejob import FineTuneJobSpec
+from strop.api.computepool import ComputePool, ComputePoolSpec
+from strop.api.finetunejob import FineTuneJob, FineTuneJobSpec
+from strop.planning.validation import InvalidResourceError, read_spec
 
 
 class PlanError(ValueError):
@@ -44,9 +43,9 @@ class Job:
         """
         metadata = resource["metadata"]
         try:
-            spec = FineTuneJobSpec.model_validate(resource.get("spec"))
-        except ValidationError as error:
-            raise PlanError(names.Reason.INVALID, _in_words("spec", error)) from None
+            spec = read_spec(FineTuneJob, FineTuneJobSpec, resource.get("spec"))
+        except InvalidResourceError as error:
+            raise PlanError(names.Reason.INVALID, str(error)) from None
         return cls(namespace=metadata.get("namespace", "default"), name=metadata["name"], spec=spec)
 
 
@@ -66,9 +65,9 @@ class Pool:
         """
         name = resource["metadata"]["name"]
         try:
-            return cls(name=name, spec=ComputePoolSpec.model_validate(resource.get("spec")))
-        except ValidationError as error:
-            raise PlanError(names.Reason.INVALID, _in_words(f"ComputePool {name}: spec", error)) from None
+            return cls(name=name, spec=read_spec(ComputePool, ComputePoolSpec, resource.get("spec")))
+        except InvalidResourceError as error:
+            raise PlanError(names.Reason.INVALID, f"ComputePool {name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,3 @@ class PlanSettings:
     image: str | None = None
     """Trainer image where neither the job nor its pool names one."""
     default_claim: str = names.DEFAULT_CLAIM
-
-
-def _in_words(where: str, error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join([where, *map(str, detail['loc'])])}: {detail['msg']}"
-        for detail in error.errors(include_url=False, include_context=False)
-    )

@@ -1,0 +1,196 @@
+"""What is wrong with a resource, said as `field: found, allowed`: the answer of admission, without an API server."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from strop.api.base import Resource
+from strop.api.crdgen import definition
+
+M = TypeVar("M", bound=BaseModel)
+
+_TYPES: Final = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+_SHOWN_PATTERN: Final = 50
+_NUMBER: Final = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_NEXT_RULE: Final = re.compile(r"; (?=[A-Za-z][A-Za-z0-9.]*: )")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong field."""
+
+    path: str
+    """Such as `spec.method.lora.rank`."""
+    message: str
+    """Such as `found 0, allowed: 1 to 1024`."""
+
+    def __str__(self) -> str:
+        """Return path and message as one line."""
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class InvalidResourceError(ValueError):
+    """A resource that admission would refuse."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+def read_resource(model: type[Resource], document: Mapping[str, Any]) -> Resource:
+    """Return a whole resource from a manifest.
+
+    Raises:
+        InvalidResourceError: with every wrong field.
+    """
+    return _read(model, document, schema_of(model), ())
+
+
+def read_spec(model: type[Resource], spec_model: type[M], spec: Any) -> M:
+    """Return the spec of a resource that the API server keeps: its metadata and status are not judged.
+
+    Raises:
+        InvalidResourceError: with every wrong field.
+    """
+    return _read(spec_model, spec, schema_of(model)["properties"]["spec"], ("spec",))
+
+
+@cache
+def schema_of(model: type[Resource]) -> dict[str, Any]:
+    """Return the structural schema of a resource type, as its CustomResourceDefinition has it."""
+    schema: dict[str, Any] = definition(model)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _read(model: type[M], value: Any, schema: Mapping[str, Any], prefix: tuple[str, ...]) -> M:
+    try:
+        return model.model_validate(value, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise InvalidResourceError(
+            [problem for detail in error.errors(include_url=False) for problem in _problems(detail, schema, prefix)]
+        ) from None
+
+
+def _problems(detail: Mapping[str, Any], schema: Mapping[str, Any], prefix: tuple[str, ...]) -> list[Problem]:
+    location: tuple[int | str, ...] = tuple(detail["loc"])
+    path = _path((*prefix, *location))
+    kind, found = detail["type"], detail["input"]
+    if kind == "value_error":
+        return [_rule_problem(path, text) for text in _NEXT_RULE.split(str(detail["ctx"]["error"]))]
+    if kind == "extra_forbidden":
+        return [Problem(path, _unknown(str(location[-1]), _at(schema, location[:-1])))]
+    field = _at(schema, location)
+    if kind == "missing":
+        return [Problem(path, f"missing: {field.get('description', 'required').partition('. ')[0].rstrip('.')}")]
+    if location[-1:] == ("[key]",):
+        return [Problem(path, f"found {_shown(found)}, allowed: keys {_key_form(detail)}")]
+    return [Problem(path, f"found {_shown(found)}, allowed: {_allowed(field) or detail['msg']}{_hint(found, field)}")]
+
+
+def _rule_problem(path: str, text: str) -> Problem:
+    field, colon, message = text.partition(": ")
+    if not colon or " " in field:
+        return Problem(path, text)
+    return Problem(f"{path}.{field}" if path else field, message)
+
+
+def _unknown(name: str, parent: Mapping[str, Any]) -> str:
+    known = sorted(parent.get("properties", {}))
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower().replace("_", ""), by_lower, n=1, cutoff=0.6)
+    if near:
+        return f"unknown field; did you mean {by_lower[near[0]]}?"
+    return f"unknown field, allowed: {', '.join(known)}"
+
+
+def _at(schema: Mapping[str, Any], location: Sequence[int | str]) -> Mapping[str, Any]:
+    """Return the schema of a field; {} where the location leads into a map's key."""
+    for step in location:
+        if isinstance(step, int):
+            schema = schema.get("items", {})
+        elif step in schema.get("properties", {}):
+            schema = schema["properties"][step]
+        else:
+            schema = schema.get("additionalProperties", {}) if step != "[key]" else {}
+    return schema
+
+
+def _key_form(detail: Mapping[str, Any]) -> str:
+    pattern = detail.get("ctx", {}).get("pattern")
+    return f"matching {pattern}" if pattern else str(detail["msg"])
+
+
+def _allowed(field: Mapping[str, Any]) -> str:
+    if "enum" in field:
+        return ", ".join(str(value) for value in field["enum"])
+    kind = _TYPES.get(field.get("type", ""), "")
+    if bounds := _bounds(field):
+        return f"{kind}{' of' if field['type'] == 'array' else ','} {bounds}"
+    words = field.get("description", "").rstrip(".")
+    pattern = field.get("pattern", "")
+    if pattern and (len(pattern) <= _SHOWN_PATTERN or not words):
+        return f"text matching {pattern}" + (f" ({words})" if words else "")
+    return words if pattern else kind or words
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    """Return the range of a number, or of the length of a list without a pattern to match."""
+    match field.get("type"):
+        case "integer" | "number":
+            low, high = field.get("minimum"), field.get("maximum")
+            unit = ""
+        case "array":
+            low, high = field.get("minItems"), field.get("maxItems")
+            unit = " entries"
+        case _:
+            return ""
+    below = f"{low:g}" if isinstance(low, float) else low
+    above = f"{high:g}" if isinstance(high, float) else high
+    if low is not None and high is not None:
+        start = f"more than {below}, up to" if field.get("exclusiveMinimum") else f"{below} to"
+        return f"{start} {'less than ' if field.get('exclusiveMaximum') else ''}{above}{unit}"
+    if low is not None:
+        return f"{'more than ' if field.get('exclusiveMinimum') else ''}{below}{unit} or more"
+    return f"up to {above}{unit}" if high is not None else ""
+
+
+def _hint(found: Any, field: Mapping[str, Any]) -> str:
+    if isinstance(found, str) and field.get("type") in {"integer", "number"} and _NUMBER.fullmatch(found):
+        return "; it is text here: write it without quotes"
+    if isinstance(found, bool | int | float) and field.get("type") == "string":
+        return "; it is no text here: write it in quotes"
+    return ""
+
+
+def _shown(found: Any) -> str:
+    if isinstance(found, bool):
+        return str(found).lower()
+    if isinstance(found, Mapping):
+        return "an object"
+    if isinstance(found, list):
+        return f"a list of {len(found)}"
+    return "nothing" if found is None else repr(found)
+
+
+def _path(location: Sequence[int | str]) -> str:
+    text = ""
+    for step in location:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step != "[key]":
+            text += f".{step}" if text else step
+    return text
