@@ -141,7 +141,7 @@ QualifiedName = Annotated[
     Field(
         min_length=1,
         max_length=317,
-        pattern=rf"^({DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        pattern=rf"^({DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$",
     ),
 ]
 ImageReference = Annotated[

@@ -75,6 +75,10 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         json_schema = super().model_schema(schema)
         model = schema["cls"]
+        if issubclass(model, StatusModel):
+            # What the operator did not write stays absent.
+            for part in json_schema["properties"].values():
+                part.pop("default", None)
         if issubclass(model, ApiModel | StatusModel) and model.rules:
             json_schema[_RULES] = [_rule(rule) for rule in model.rules]
         return json_schema

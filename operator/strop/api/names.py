@@ -20,6 +20,8 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 
 ANNOTATION_PLAN_DIGEST: Final = f"{GROUP}/plan-digest"
+ANNOTATION_PAUSED: Final = f"{GROUP}/paused"
+"""On what the operator paused by `spec.suspend`: only that is resumed by it."""
 
 PLAN_KEY: Final = "plan.json"
 """Key of the Plan in its ConfigMap."""
@@ -57,6 +59,7 @@ class Reason:
     CLAIM_NOT_FOUND: Final = "ClaimNotFound"
     CONFIG_MAP_NOT_FOUND: Final = "ConfigMapNotFound"
     SECRET_NOT_FOUND: Final = "SecretNotFound"
+    NAME_TAKEN: Final = "NameTaken"
     CREATED: Final = "Created"
     WAITING_FOR_QUOTA: Final = "WaitingForQuota"
     UNSCHEDULABLE: Final = "Unschedulable"
@@ -83,6 +86,7 @@ class Reason:
     BACKOFF_LIMIT: Final = "BackoffLimitExceeded"
     TRAINER_FAILED: Final = "TrainerFailed"
     FINISHED: Final = "Finished"
+    DELETING: Final = "Deleting"
     PROGRESSING: Final = "Progressing"
 
 
