@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from strop_trainer.plan import DistributedStrategy, MethodType, OnnxPrecision, Task
 
 from strop.api.base import (
     DNS_NAME,
@@ -30,6 +29,7 @@ from strop.api.base import (
     StatusModel,
     Timestamp,
 )
+from strop_trainer.plan import DistributedStrategy, MethodType, OnnxPrecision, Task
 
 _HUB_NAME = r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+"
 # No user:password@ in front of the host: a job is no place for credentials.
@@ -363,8 +363,7 @@ class OnnxSpec(ApiModel):
             "self.precisions.all(p, self.precisions.exists_one(q, p == q))",
             "each precision once",
             ".precisions",
-            "FieldValueDuplicate",
-            lambda self: len(set(self.precisions)) == len(self.precisions),
+            check=lambda self: len(set(self.precisions)) == len(self.precisions),
         ),
     )
 
@@ -386,8 +385,7 @@ class OutputSpec(ApiModel):
             "!has(self.aliases) || self.aliases.all(a, self.aliases.exists_one(b, a == b))",
             "each alias once",
             ".aliases",
-            "FieldValueDuplicate",
-            lambda self: self.aliases is None or len(set(self.aliases)) == len(self.aliases),
+            check=lambda self: self.aliases is None or len(set(self.aliases)) == len(self.aliases),
         ),
     )
 
