@@ -136,3 +136,96 @@ def termination(**published: Any) -> TerminationMessage:
             },
         }
     )
+
+
+def owner_reference(kind: str = "FineTuneJob", name: str = JOB, uid: str = JOB_UID) -> dict[str, Any]:
+    """Return the reference of a child to its controller."""
+    return {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": True}
+
+
+def make_child(
+    kind: str = "Job",
+    name: str = JOB,
+    spec: Mapping[str, Any] | None = None,
+    status: Mapping[str, Any] | None = None,
+    uid: str = JOB_UID,
+    **metadata: Any,
+) -> dict[str, Any]:
+    """Return a child object of the job, as the API server gives it."""
+    return {
+        "apiVersion": {"Job": "batch/v1", "NetworkPolicy": "networking.k8s.io/v1"}.get(kind, "v1"),
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": f"{kind.lower()}-uid",
+            "resourceVersion": "7",
+            "annotations": {"strop.dev/plan-digest": make_plan().digest},
+            "ownerReferences": [owner_reference(uid=uid)],
+            **metadata,
+        },
+        "spec": {"suspend": False, **(spec or {})} if kind == "Job" else dict(spec or {}),
+        "status": dict(status or {}),
+    }
+
+
+def job_ended(condition: str, reason: str = "", message: str = "", at: str = "2026-01-01T00:10:00Z") -> dict[str, Any]:
+    """Return the status of a child Job that came to its end."""
+    return {
+        "conditions": [
+            {"type": condition, "status": "True", "reason": reason, "message": message, "lastTransitionTime": at}
+        ]
+    }
+
+
+def make_pod(
+    name: str = f"{JOB}-0-abcde",
+    phase: str = "Pending",
+    state: Mapping[str, Any] | None = None,
+    conditions: list[dict[str, Any]] | None = None,
+    created: str = "2026-01-01T00:00:05Z",
+    **status: Any,
+) -> dict[str, Any]:
+    """Return a trainer pod."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": f"{name}-uid",
+            "creationTimestamp": created,
+            "labels": {"strop.dev/job": JOB},
+            "ownerReferences": [owner_reference("Job", JOB, "job-uid")],
+        },
+        "spec": {
+            "containers": [
+                {"name": "trainer", "image": "trainer:1", "resources": {"limits": {"cpu": "2", "memory": "4Gi"}}}
+            ],
+        },
+        "status": {
+            "phase": phase,
+            "conditions": conditions or [],
+            **({"containerStatuses": [{"name": "trainer", "state": dict(state)}]} if state else {}),
+            **status,
+        },
+    }
+
+
+def running_pod(**changes: Any) -> dict[str, Any]:
+    """Return a trainer pod that runs."""
+    return make_pod(phase="Running", state={"running": {"startedAt": "2026-01-01T00:00:10Z"}}, **changes)
+
+
+def ended_pod(
+    code: int, message: str = "", *, reason: str = "Error", at: str = "2026-01-01T00:09:58Z", **changes: Any
+) -> dict[str, Any]:
+    """Return a trainer pod that ended with an exit code and a termination message."""
+    terminated = {
+        "exitCode": code,
+        "reason": "Completed" if code == 0 else reason,
+        "message": message,
+        "startedAt": "2026-01-01T00:00:10Z",
+        "finishedAt": at,
+    }
+    return make_pod(phase="Failed" if code else "Succeeded", state={"terminated": terminated}, **changes)

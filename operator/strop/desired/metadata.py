@@ -35,8 +35,8 @@ def work_name(job: str) -> str:
 
 
 def service_name(job: str) -> str:
-    """Return the name of the headless Service."""
-    return job
+    """Return the name of the headless Service; the plain name is likely that of a Service of the finished model."""
+    return f"{job}-trainer"
 
 
 def policy_name(job: str) -> str:
