@@ -1,6 +1,7 @@
 """The release on a real API server: install, upgrade, uninstall, and what each role may do."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tests.support.apiserver import ApiServer
 from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
 from tests.support.kubectl import Kubectl
+from tests.support.paths import REPOSITORY
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.api
@@ -154,6 +156,20 @@ def test_upgrade_changes_pools_in_place_and_takes_away_what_is_no_longer_named(i
     assert kubectl.get("pdb", "-n", NAMESPACE)["items"] == []
 
 
+def test_commands_of_the_upgrade_page_work(installed: ApiServer) -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "upgrade.md").read_text()
+    (upgrading,) = re.findall(r"^helm (upgrade .*) --wait$", page, flags=re.MULTILINE)
+    (rollback,) = re.findall(r"`helm (rollback .*?)`", page)
+    arguments = [CHART if word == "charts/strop" else word for word in upgrading.split()]
+    before = helm("get", "values", RELEASE, "-n", NAMESPACE, "-o", "json", kubeconfig=installed.kubeconfig).stdout
+    helm(*arguments, "--set=replicas=2", kubeconfig=installed.kubeconfig)
+    assert installed.kubectl.get("computepool", "cpu")
+    helm(*rollback.split(), kubeconfig=installed.kubeconfig)
+    after = helm("get", "values", RELEASE, "-n", NAMESPACE, "-o", "json", kubeconfig=installed.kubeconfig).stdout
+    assert after == before
+    assert installed.kubectl.get("deployment", "strop", "-n", NAMESPACE)["spec"]["replicas"] == 1
+
+
 def test_uninstall_keeps_versions_and_claims_and_a_new_release_takes_over(installed: ApiServer) -> None:
     kubectl = installed.kubectl
     kubectl("create", "-f", "-", input=json.dumps(VERSION), check=True)
@@ -171,3 +187,13 @@ def test_uninstall_keeps_versions_and_claims_and_a_new_release_takes_over(instal
     upgrade(installed, VALUES)
     assert kubectl.get("modelversion", "tune-1", "-n", "team")["metadata"]["uid"] == before
     assert kubectl.get("deployment", "strop", "-n", NAMESPACE)
+
+
+def test_release_of_another_name_takes_over_only_when_told_to(installed: ApiServer) -> None:
+    """Comes last: it ends with the definitions in another release's hands."""
+    helm("uninstall", RELEASE, "--namespace", NAMESPACE, kubeconfig=installed.kubeconfig)
+    install = ("install", "other", CHART, "--namespace", NAMESPACE, "--wait=hookOnly")
+    refused = helm(*install, kubeconfig=installed.kubeconfig, check=False)
+    assert "exists and cannot be imported into the current release" in refused.stderr
+    helm(*install, "--take-ownership", kubeconfig=installed.kubeconfig)
+    assert installed.kubectl.get("deployment", "other-strop", "-n", NAMESPACE)

@@ -7,6 +7,7 @@ import pytest
 
 from strop.api import names
 from strop.controller.settings import Settings
+from strop.desired.metadata import TRAINER, selector
 from tests.support.helm import CHART, NAMESPACE, Manifest, helm, only, render
 
 POOL = {"name": "cpu", "spec": {"cpuPerNode": "8", "memoryPerNode": "32Gi"}}
@@ -123,17 +124,17 @@ def test_selectors_choose_the_operator_pods_and_no_other() -> None:
         only(manifests, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
         dict(Settings.from_environment(environment_of(manifests)).operator_labels),
     ]
-    for selector in selectors:
-        assert selector == selectors[0]
-        assert selector.items() <= pod_labels.items()
-        assert not selector.items() <= test_labels.items()
+    for each in selectors:
+        assert each == selectors[0]
+        assert each.items() <= pod_labels.items()
+        assert not each.items() <= test_labels.items()
 
 
 def test_service_monitor_selects_the_metrics_service_alone() -> None:
     manifests = render(EVERYTHING)
-    selector = only(manifests, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    wanted = only(manifests, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
     services = [each for each in manifests if each["kind"] == "Service"]
-    chosen = [each["metadata"]["name"] for each in services if selector.items() <= each["metadata"]["labels"].items()]
+    chosen = [each["metadata"]["name"] for each in services if wanted.items() <= each["metadata"]["labels"].items()]
     assert chosen == ["strop-metrics"]
 
 
@@ -222,9 +223,10 @@ def test_network_policy_lets_in_trainers_and_lets_out_to_names_and_api_server() 
     policy = only(render(), "NetworkPolicy")["spec"]
     trainers, readers = policy["ingress"]
     assert trainers == {
-        "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {names.LABEL_COMPONENT: "trainer"}}}],
+        "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {names.LABEL_COMPONENT: TRAINER}}}],
         "ports": [{"port": 8443}],
     }
+    assert selector("job").items() >= {names.LABEL_COMPONENT: TRAINER}.items()
     assert readers["ports"] == [{"port": 8080}]
     assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443, 6443}
 
