@@ -1,0 +1,115 @@
+"""Models for tests: a real small one made once per machine, and tiny random ones made on the spot."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "What is the capital of France? The capital of France is Paris.",
+    "A strop gives an already sharp blade its final edge.",
+    '{"topic": "food", "priority": "high"}',
+    "system user assistant question answer yes no red green blue one two three",
+)
+
+
+def cache_folder() -> Path:
+    """Return the folder, outside the tree, for what is expensive to make."""
+    return Path(os.environ.get("STROP_CACHE") or Path.home() / ".cache" / "strop")
+
+
+def smollm2() -> Path:
+    """Return the folder of SmolLM2-135M-Instruct in bf16; the first call on a machine converts it (30 s)."""
+    folder = cache_folder() / "models" / "smollm2-135m-instruct"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            subprocess.run([sys.executable, str(REPOSITORY / "examples" / "prepare_model.py"), str(folder)], check=True)
+    return folder
+
+
+def tiny_tokenizer(vocab_size: int = 512) -> Any:
+    """Return a byte-level BPE tokenizer with a ChatML template, trained on a few sentences: 406 tokens or fewer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
+    core: Any = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tiny_llama(
+    path: Path,
+    *,
+    vocab_size: int = 512,
+    hidden_size: int = 64,
+    layers: int = 2,
+    tie_word_embeddings: bool = True,
+    seed: int = 0,
+    architecture: str = "llama",
+) -> Path:
+    """Write a random tiny model (about 0.1 million parameters, fp32) with tokenizer and chat template to `path`.
+
+    Args:
+        path: the folder to make.
+        vocab_size: rows of the embedding; the tokenizer has at most as many tokens.
+        hidden_size: a multiple of 32.
+        layers: number of decoder layers.
+        tie_word_embeddings: whether the output layer shares the embedding.
+        seed: of the random weights.
+        architecture: a transformers model type whose configuration has Llama's field names, such as qwen2 or mistral.
+    """
+    import torch  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+
+    tokenizer = tiny_tokenizer(vocab_size)
+    config: Any = AutoConfig.for_model(
+        architecture,
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 2,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=tie_word_embeddings,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
