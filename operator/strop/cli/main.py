@@ -1,0 +1,241 @@
+"""`strop`, also installed as `kubectl-strop`: plans, checks and runs jobs without a cluster, and looks at results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+from rich.console import Console
+
+from strop.api import names
+from strop.cli.data_check import check_rows
+from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
+from strop.cli.estimates import estimates_of
+from strop.cli.manifests import load
+from strop.cli.output import show_estimates, show_outcome, show_plan
+from strop.cli.planned import Planned, plan_files, plan_json
+from strop.cli.process import run_child
+from strop.cli.registry_tree import show_models, verify_versions
+from strop.cli.workspace import Mounts, Roots, alone_in, lay_out, open_workspace
+from strop_trainer.exit_codes import ExitCode
+
+app: Final = typer.Typer(
+    name="strop",
+    help="Turns a FineTuneJob into a proven model: in a cluster by the operator, here without one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests; - is the standard input.")]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Namespace of objects that name none. Left out: default.")
+]
+PoolFiles = Annotated[
+    list[str] | None, typer.Option("--pools", help="Manifests with ComputePools. Without any: this machine.")
+]
+OneJob = Annotated[str | None, typer.Option("--job", help="Only the job of this name.")]
+Volumes = Annotated[
+    list[str] | None, typer.Option("--volume", metavar="CLAIM=DIR", help="Folder that stands for a claim.")
+]
+ConfigMaps = Annotated[
+    list[str] | None, typer.Option("--configmap", metavar="NAME=DIR", help="Folder whose files are a ConfigMap's keys.")
+]
+Registry = Annotated[
+    Path | None,
+    typer.Option("--registry", metavar="DIR", help="Root of the registry. Left out: the output claim's folder."),
+]
+
+
+def _version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"strop {importlib.metadata.version('strop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda asked: _version(asked=asked), is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def validate(
+    files: Files,
+    namespace: Namespace = None,
+    data: Annotated[bool, typer.Option("--data", help="Also check the rows, as the trainer does.")] = False,
+    volume: Volumes = None,
+    configmap: ConfigMaps = None,
+) -> None:
+    """Check manifests as the API server's admission does."""
+    if not data:
+        count = load(files, namespace).count
+        if not count:
+            raise bad_configuration(f"{', '.join(files)}: no resource of {names.GROUP} in it")
+        typer.echo(f"{', '.join(files)}: valid ({count} resource{'s' if count > 1 else ''})")
+        return
+    bundle, planned = plan_files(files, namespace=namespace)
+    roots = Roots.of(os.environ, Path.home())
+    for item in planned:
+        with tempfile.TemporaryDirectory(prefix="strop-") as folder:
+            mounts = Mounts(
+                _pairs("--volume", volume), _pairs("--configmap", configmap), Path(folder), Path(folder) / "w"
+            )
+            workspace = open_workspace(item.plan, mounts, roots)
+            lay_out(workspace, item.plan, bundle.config_maps, mounts, roots)
+            typer.echo(f"{item.job.namespace}/{item.job.name}: valid; {check_rows(item.plan, workspace)}")
+
+
+@app.command()
+def plan(
+    files: Files,
+    pools: PoolFiles = None,
+    namespace: Namespace = None,
+    job: OneJob = None,
+    output: Annotated[
+        Literal["text", "json"], typer.Option("--output", "-o", help="json is the Plan itself.")
+    ] = "text",
+) -> None:
+    """Show the Plan of each job: every value, where it comes from, what it needs, and the digest."""
+    _, planned = plan_files(files, pools or [], namespace, job)
+    console = Console(soft_wrap=False)
+    for item in planned:
+        if output == "json":
+            typer.echo(plan_json(item.plan))
+        else:
+            show_plan(console, item)
+
+
+@app.command()
+def estimate(files: Files, pools: PoolFiles = None, namespace: Namespace = None, job: OneJob = None) -> None:
+    """Show how much memory each job needs, and for what."""
+    _, planned = plan_files(files, pools or [], namespace, job)
+    console = Console()
+    for item in planned:
+        found = estimates_of(item.job.spec, item.plan.training)
+        if found is None:
+            raise bad_configuration(
+                f"{item.job.name}: spec.model.parameters: missing: there is no preset for "
+                f"{item.plan.training.model.source}, so its size must be given, such as 135M or 8B"
+            )
+        show_estimates(console, item.plan, *found)
+
+
+@app.command()
+def run(
+    files: Files,
+    *,
+    pools: PoolFiles = None,
+    namespace: Namespace = None,
+    job: OneJob = None,
+    volume: Volumes = None,
+    configmap: ConfigMaps = None,
+    registry: Registry = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", metavar="DIR", help="Folder for checkpoints, to go on from. Left out: one a plan."),
+    ] = None,
+) -> None:
+    """Carry out the jobs on this machine: the same Plan as in a cluster.
+
+    Ctrl-C saves a checkpoint and ends with 75; the same command goes on from there. The exit code is the trainer's.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise bad_configuration("the trainer is not installed here: pip install 'strop[trainer]'")
+    bundle, planned = plan_files(files, pools or [], namespace, job)
+    if work is not None and len(planned) > 1:
+        raise CliError(USAGE, "--work: found with several jobs, allowed with one: choose it with --job")
+    mounts = Mounts(_pairs("--volume", volume), _pairs("--configmap", configmap), registry, work)
+    roots = Roots.of(os.environ, Path.home())
+    for item in planned:
+        code = _run_one(item, bundle.config_maps, mounts, roots)
+        if code != ExitCode.OK:
+            raise typer.Exit(code)
+
+
+def _run_one(item: Planned, config_maps: dict[tuple[str, str], dict[str, bytes]], mounts: Mounts, roots: Roots) -> int:
+    workspace = open_workspace(item.plan, mounts, roots)
+    with alone_in(workspace):
+        lay_out(workspace, item.plan, config_maps, mounts, roots)
+        typer.echo(f"{item.job.namespace}/{item.job.name}: plan {item.plan.digest}, work in {workspace.root}")
+        environment = {**os.environ, **workspace.environment()}
+        code = run_child([sys.executable, "-m", "strop_trainer"], environment)
+        show_outcome(Console(), workspace, code)
+        if code == ExitCode.OK:
+            workspace.finish()
+    return code
+
+
+@app.command()
+def verify(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders of published versions.")],
+) -> None:
+    """Check published versions: that every file is there, unchanged, and nothing else is."""
+    for line in verify_versions(paths):
+        typer.echo(line)
+
+
+@app.command()
+def models(registry: Registry = None, namespace: Namespace = None) -> None:
+    """List the models and versions in a registry on this machine."""
+    root = registry or Roots.of(os.environ, Path.home()).volumes / names.DEFAULT_CLAIM
+    show_models(Console(), root, namespace)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def logs(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a FineTuneJob in the cluster.")],
+    namespace: Namespace = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+) -> None:
+    """Show the trainer's log of a job in the cluster; further options go to `kubectl logs`."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        raise missing_input("kubectl: not found on PATH")
+    command = [kubectl, "logs", "--selector", f"{names.LABEL_JOB}={job}", "--tail", "-1", "--ignore-errors"]
+    command += ["--namespace", namespace] if namespace else []
+    command += ["--follow"] if follow else []
+    raise typer.Exit(subprocess.run([*command, *context.args], check=False).returncode)
+
+
+def _pairs(option: str, values: list[str] | None) -> dict[str, Path]:
+    result: dict[str, Path] = {}
+    for value in values or []:
+        name, equals, folder = value.partition("=")
+        if not name or not equals or not folder:
+            raise CliError(USAGE, f"{option}: found {value!r}, allowed: NAME=DIR")
+        result[name] = Path(folder).expanduser()
+    return result
+
+
+def main() -> None:
+    """Run the command line; every error is a line on stderr and an exit code."""
+    try:
+        code = app(standalone_mode=False, prog_name=Path(sys.argv[0]).name)
+    except CliError as error:
+        for line in error.lines:
+            typer.echo(line, err=True)
+        code = error.exit_code
+    except typer.TyperException as error:
+        typer.echo(str(error), err=True)
+        code = USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone, as `head` does: nothing is left to be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)

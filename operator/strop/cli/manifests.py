@@ -1,0 +1,159 @@
+"""Manifests: the jobs, pools and ConfigMaps in YAML files, checked as admission checks them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from strop.api import names
+from strop.api.base import Resource
+from strop.api.computepool import ComputePool
+from strop.api.finetunejob import FineTuneJob
+from strop.api.modelversion import ModelVersion
+from strop.cli.errors import CliError, bad_configuration, missing_input
+from strop.cli.yaml11 import load_all
+from strop.planning.inputs import Job, Pool
+from strop.planning.validation import InvalidResourceError, read_resource
+from strop_trainer.exit_codes import ExitCode
+
+KINDS: Final[dict[str, type[Resource]]] = {model.__name__: model for model in (FineTuneJob, ComputePool, ModelVersion)}
+_CONFIG_MAP_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_DOTS: Final = {".", ".."}
+
+
+@dataclass
+class Bundle:
+    """What the files hold."""
+
+    jobs: list[Job] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
+    config_maps: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
+    """(namespace, name) → key → content."""
+    count: int = 0
+    """Resources of Strop that were checked."""
+
+
+def load(files: Iterable[str], namespace: str | None = None) -> Bundle:
+    """Read and check files (`-` is the standard input).
+
+    Args:
+        files: in any order; a file may hold several documents, and documents of other kinds are passed over.
+        namespace: of objects that name none; None takes `default`.
+
+    Raises:
+        CliError: a file cannot be read (66), is no YAML or holds what admission would refuse (78), with every problem.
+    """
+    bundle = Bundle()
+    problems: list[str] = []
+    for file in files:
+        documents = list(_documents(file))
+        several = sum(_is_strop(document) for document in documents) > 1
+        for document in documents:
+            problems += _add(bundle, file, document, namespace or "default", named=several)
+    if problems:
+        raise bad_configuration(*problems)
+    return bundle
+
+
+def _documents(file: str) -> Iterable[Mapping[str, Any]]:
+    """Return the objects of a file; a List's items stand for it, as for kubectl."""
+    try:
+        documents = load_all(_read(file))
+    except yaml.YAMLError as error:
+        raise bad_configuration(f"{file}: {_where(error)}") from None
+    for document in documents:
+        if not isinstance(document, dict):
+            raise bad_configuration(
+                f"{file}: found {type(document).__name__}, allowed: objects with apiVersion and kind"
+            )
+        if document.get("kind") == "List":
+            yield from (item for item in document.get("items") or [] if isinstance(item, dict))
+        else:
+            yield document
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise missing_input(f"{file}: no such file") from None
+    except IsADirectoryError:
+        raise missing_input(f"{file}: found a folder, allowed: a file") from None
+    except PermissionError:
+        raise CliError(ExitCode.NO_PERMISSION, f"{file}: may not be read") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise missing_input(f"{file}: cannot be read: {error}") from None
+
+
+def _where(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+    return f"no YAML: {str(error).splitlines()[0]}"
+
+
+def _is_strop(document: Mapping[str, Any]) -> bool:
+    return str(document.get("apiVersion", "")).split("/", 1)[0] == names.GROUP
+
+
+def _add(bundle: Bundle, file: str, document: Mapping[str, Any], namespace: str, *, named: bool) -> list[str]:
+    """Put one object into the bundle; return what is wrong with it."""
+    kind = document.get("kind")
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    where = f"{file}: {kind} {name}" if named else file
+    if document.get("apiVersion") == "v1" and kind == "ConfigMap":
+        return _add_config_map(bundle, f"{file}: ConfigMap {name}", document, namespace)
+    if not _is_strop(document):
+        if kind in KINDS:
+            found = document.get("apiVersion")
+            return [f"{where}: apiVersion: found {found!r}, allowed: {names.API_VERSION}"]
+        return []
+    model = KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        return [f"{where}: kind: found {kind!r}, allowed: {', '.join(KINDS)}"]
+    bundle.count += 1
+    try:
+        resource = read_resource(model, document)
+    except InvalidResourceError as error:
+        return [f"{where}: {problem}" for problem in error.problems]
+    if resource.metadata.name is None:
+        return [f"{where}: metadata.name: missing: a plan needs the name of its job"]
+    if isinstance(resource, FineTuneJob):
+        bundle.jobs.append(Job(resource.metadata.namespace or namespace, resource.metadata.name, resource.spec))
+    elif isinstance(resource, ComputePool):
+        bundle.pools.append(Pool(resource.metadata.name, resource.spec))
+    return []
+
+
+def _add_config_map(bundle: Bundle, where: str, document: Mapping[str, Any], namespace: str) -> list[str]:
+    metadata = document.get("metadata") or {}
+    problems: list[str] = []
+    content: dict[str, bytes] = {}
+    for part in ("data", "binaryData"):
+        for key, value in (document.get(part) or {}).items():
+            if not _CONFIG_MAP_KEY.fullmatch(key) or key in _DOTS:
+                problems.append(f"{where}: {part}.{key}: found {key!r}, allowed: letters, digits, '-', '_' and '.'")
+            elif not isinstance(value, str):
+                problems.append(f"{where}: {part}.{key}: found {value!r}, allowed: text (write it in quotes)")
+            elif part == "data":
+                content[key] = value.encode()
+            else:
+                try:
+                    content[key] = base64.b64decode(value, validate=True)
+                except binascii.Error as error:
+                    problems.append(f"{where}: {part}.{key}: found no base64 ({error})")
+    name = metadata.get("name")
+    if not isinstance(name, str):
+        problems.append(f"{where}: metadata.name: missing")
+    else:
+        bundle.config_maps[metadata.get("namespace") or namespace, name] = content
+    return problems

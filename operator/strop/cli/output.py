@@ -1,0 +1,102 @@
+"""What people see: a plan and an estimate as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from strop.cli.planned import Planned
+from strop.cli.workspace import Workspace
+from strop.planning.quantities import format_bytes
+from strop_trainer.plan import MemoryEstimate, Plan
+from strop_trainer.termination import TerminationMessage
+
+
+def show_plan(console: Console, planned: Planned) -> None:
+    """Print a plan: what was given, what was chosen and why, what it needs, and its digest."""
+    plan = planned.plan
+    placement = plan.placement
+    console.print(f"[bold]{placement.namespace}/{placement.job}[/bold]  {plan.digest}")
+    console.print(
+        f"{plan.training.task} · {plan.training.method.type} · {escape(plan.training.model.source)} → "
+        f"{placement.output.claim}/{placement.namespace}/{placement.output.model}/<N>",
+        soft_wrap=True,
+    )
+    place = f"pool {placement.pool}: {placement.resources.cpu} CPUs, {placement.resources.memory}"
+    if placement.resources.accelerator:
+        place += f", {placement.resources.accelerators} {placement.resources.accelerator}"
+    console.print(place + (" (no pool was given)" if planned.embedded else ""))
+    table = _table("Chosen", "Value", "Why")
+    for resolution in plan.resolved:
+        table.add_row(resolution.field, shown(resolution.value), escape(resolution.reason))
+    console.print(table)
+    if placement.estimate:
+        console.print(_estimate_line(placement.estimate), soft_wrap=True)
+    console.print()
+
+
+def show_estimates(console: Console, plan: Plan, estimates: dict[str, MemoryEstimate], host: int) -> None:
+    """Print where the memory goes, on a CPU and on an accelerator."""
+    console.print(f"[bold]{plan.placement.namespace}/{plan.placement.job}[/bold]  {escape(plan.training.model.source)}")
+    table = _table("Memory of one rank", *estimates)
+    for part in ("weights", "gradients", "optimizer", "activations", "overhead", "total"):
+        table.add_row(part, *(format_bytes(getattr(estimate, part)) for estimate in estimates.values()))
+    table.add_row("pod beside it", "-", format_bytes(host))
+    console.print(table)
+    basis = next(iter(estimates.values())).basis
+    h = plan.training.hyperparameters
+    console.print(
+        f"by {basis}; {h.precision}, {h.micro_batch_size} x {h.max_length} tokens a pass, gradient checkpointing "
+        f"{'on' if h.gradient_checkpointing else 'off'}\n",
+        soft_wrap=True,
+    )
+
+
+def show_outcome(console: Console, workspace: Workspace, code: int) -> None:
+    """Print how a run ended, from the trainer's last word."""
+    try:
+        last = TerminationMessage.model_validate_json(workspace.termination_log.read_bytes())
+    except (OSError, ValueError):
+        console.print(f"the trainer ended with {code} and no last word", soft_wrap=True)
+        return
+    if last.published is None:
+        console.print(f"{last.reason} in {last.stage}: {escape(last.message)} (exit {code})", soft_wrap=True)
+        return
+    version = last.published
+    table = _table("Metric", "Base", "Tuned")
+    for name in sorted({*version.metrics_base, *version.metrics_tuned}):
+        table.add_row(name, *(_metric(metrics.get(name)) for metrics in (version.metrics_base, version.metrics_tuned)))
+    console.print(table)
+    console.print(f"published {workspace.registry / version.model / str(version.version)}", soft_wrap=True)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it would stand in YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _estimate_line(estimate: MemoryEstimate) -> str:
+    parts = ", ".join(
+        f"{part} {format_bytes(getattr(estimate, part))}"
+        for part in ("weights", "gradients", "optimizer", "activations", "overhead")
+    )
+    return f"memory {format_bytes(estimate.total)} = {parts} (by {estimate.basis})"
+
+
+def _metric(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table

@@ -1,0 +1,66 @@
+"""From files to Plans, on this machine or for the pools of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from strop.api.finetunejob import ComputeSpec
+from strop.cli.errors import bad_configuration
+from strop.cli.machine import this_machine
+from strop.cli.manifests import Bundle, load
+from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
+from strop.planning.resolve import resolve
+from strop_trainer.plan import Plan
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job, its Plan, and whether the pool is this machine."""
+
+    job: Job
+    plan: Plan
+    embedded: bool
+
+
+def plan_files(
+    files: Sequence[str], pool_files: Sequence[str] = (), namespace: str | None = None, only: str | None = None
+) -> tuple[Bundle, list[Planned]]:
+    """Return what the files hold, and the Plan of each job (or of the one named `only`).
+
+    Pools are those of `files` and `pool_files`. Where there are none, the pool is this machine, and what a job says
+    of its place in a cluster (`spec.compute`, but for the image) does not count: what is computed is the same.
+
+    Raises:
+        CliError: as `manifests.load`; there is no job; or a job cannot be planned (78).
+    """
+    bundle = load([*files, *pool_files], namespace)
+    jobs = [job for job in bundle.jobs if only in {None, job.name}]
+    if not jobs:
+        there = ", ".join(job.name for job in bundle.jobs) or "none"
+        wanted = f"no FineTuneJob named {only}" if only else "no FineTuneJob"
+        raise bad_configuration(f"{', '.join(files)}: {wanted} in it (there is {there})")
+    embedded = not bundle.pools
+    pools: Sequence[Pool] = [this_machine()] if embedded else bundle.pools
+    planned: list[Planned] = []
+    problems: list[str] = []
+    for job in jobs:
+        placed = at_home(job) if embedded else job
+        try:
+            planned.append(Planned(job, resolve(placed, pools, PlanSettings()), embedded))
+        except PlanError as error:
+            problems.append(f"{job.namespace}/{job.name}: {error.message}")
+    if problems:
+        raise bad_configuration(*problems)
+    return bundle, planned
+
+
+def at_home(job: Job) -> Job:
+    """Return the job without its place in a cluster."""
+    compute = ComputeSpec(image=job.spec.compute.image)
+    return replace(job, spec=job.spec.model_copy(update={"compute": compute}))
+
+
+def plan_json(plan: Plan) -> str:
+    """Return the Plan document, as the trainer reads it."""
+    return plan.model_dump_json(by_alias=True, exclude_none=True, indent=2)
