@@ -107,10 +107,12 @@ cluster-down: ## Stop them and remove their state
 .PHONY: crds
 crds: env ## crds/ and the chart's copies, from operator/strop/api
 	$(PY) -m strop.api.crdgen
+	$(PY) docs/chart_reference.py
 
 .PHONY: docs
 docs: env ## docs/reference, from the code
 	$(PY) docs/generate.py
+	$(PY) docs/chart_reference.py
 
 .PHONY: lock
 lock: $(UV) ## requirements/*.txt, from pyproject.toml and requirements/demo.in
