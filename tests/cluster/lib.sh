@@ -75,3 +75,26 @@ enter() {
 	pid=$(sandbox_pid "$1") || die "$1 is down: run $HERE/up"
 	nsenter -t "$pid" -m -n -p -i -u "${@:2}"
 }
+
+# stop_sandbox NAME: ends a node or the control plane with all that runs in it.
+stop_sandbox() {
+	local pid
+	if pid=$(sandbox_pid "$1"); then
+		# The first process of a PID namespace takes the rest of it along.
+		kill -KILL "$pid"
+		wait_for 30 test ! -e "/proc/$pid"
+	fi
+	rm -f "$CLUSTER/$1/pid"
+	find /sys/fs/cgroup -depth -type d -path "*/strop-$1*" -exec rmdir {} + 2>/dev/null || true
+}
+
+cgroup_v2() { [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; }
+
+# hand_down_controllers GROUP: lets the children of a cgroup v2 group limit all
+# that the group itself can limit.
+hand_down_controllers() {
+	local controller
+	for controller in $(cat "$1/cgroup.controllers"); do
+		echo "+$controller" 2>/dev/null >"$1/cgroup.subtree_control" || return 1
+	done
+}
