@@ -2,7 +2,9 @@
 
 import functools
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +93,15 @@ def test_bad_input_gets_a_clear_answer(kubectl: Namespaced, line: str, said: str
 )
 def test_a_bad_source_gets_a_clear_answer(kubectl: Namespaced, source: str, said: str) -> None:
     assert said in kubectl.apply(TEN_LINES.replace("hf://owner/name", source), "--dry-run=server")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "examples").rglob("*.yaml")), ids=lambda path: str(path.name))
+def test_takes_the_resources_in_the_examples(kubectl: Namespaced, path: Path) -> None:
+    documents = re.split(r"^---$", path.read_text(), flags=re.MULTILINE)
+    ours = [text for text in documents if re.search(r"^apiVersion: strop\.dev/", text, re.MULTILINE)]
+    for text in ours:
+        placed = re.sub(r"^  namespace: .*$", f"  namespace: {NAMESPACE}", text, flags=re.MULTILINE)
+        assert "(server dry run)" in kubectl.apply(placed, "--dry-run=server")
 
 
 def test_a_learning_rate_in_e_notation_is_a_number(kubectl: Namespaced) -> None:

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from kubernetes import client, config
 
-from strop.api.computepool import ComputePool
-from strop.api.finetunejob import FineTuneJob
-from strop.api.modelversion import ModelVersion
+from strop.api.base import Resource
+from strop.api.crdgen import RESOURCES
 from strop.api.names import GROUP, VERSION
 
 Document = dict[str, Any]
 
-MODELS = {"FineTuneJob": FineTuneJob, "ComputePool": ComputePool, "ModelVersion": ModelVersion}
+MODELS: dict[str, type[Resource]] = {model.__name__: model for model in RESOURCES}
 
 
 class Cause(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from strop.api.computepool import ComputePool
+from strop.api.base import Resource
+from strop.api.crdgen import RESOURCES
 from strop.api.finetunejob import FineTuneJob
-from strop.api.modelversion import ModelVersion
 from tests.support.crd_cases import (
     ABSENT,
     BOUNDS,
@@ -20,12 +20,13 @@ from tests.support.crd_cases import (
     TRANSITIONS,
     Bound,
     RuleCase,
+    Transition,
     place,
     place_all,
 )
 from tests.support.crd_schema import KINDS, bounds, defaults, parts, root, rules, wrong_value
 
-MODELS = {"FineTuneJob": FineTuneJob, "ComputePool": ComputePool, "ModelVersion": ModelVersion}
+MODELS: dict[str, type[Resource]] = {model.__name__: model for model in RESOURCES}
 ERROR_TYPES = {
     "minLength": {"string_too_short"},
     "maxLength": {"string_too_long"},
@@ -84,7 +85,8 @@ def test_the_cases_of_a_bound_stand_at_its_edge(case: Bound) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_rule_has_an_accept_and_a_reject_case(kind: str) -> None:
-    cases = [(case.path, case.field_path, case.message) for case in (*RULES, *TRANSITIONS) if case.kind == kind]
+    every: tuple[RuleCase | Transition, ...] = (*RULES, *TRANSITIONS)
+    cases = [(case.path, case.field_path, case.message) for case in every if case.kind == kind]
     for rule in rules(kind):
         assert any(
             path == rule.path and field_path == rule.field_path and rule.message.startswith(message)

@@ -630,5 +630,7 @@ class FineTuneJob(Resource):
     )
 
     kind: Literal["FineTuneJob"] = "FineTuneJob"
-    spec: FineTuneJobSpec = Field(description="What is asked for.")
+    spec: FineTuneJobSpec = Field(
+        description="What is asked for. Fixed once created, but for suspend, deadline and TTL."
+    )
     status: FineTuneJobStatus | None = Field(default=None, description="What is known; written by the operator.")
