@@ -115,10 +115,12 @@ docs: env ## docs/reference, from the code
 	$(PY) docs/chart_reference.py
 
 .PHONY: lock
-lock: $(UV) ## requirements/*.txt, from pyproject.toml and requirements/demo.in
+lock: $(UV) ## requirements/*.txt, from pyproject.toml and requirements/*.in
 	for name in operator trainer; do $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --extra $$name pyproject.toml -o requirements/$$name.txt; done
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--no-header --extra operator --extra trainer --extra dev pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		requirements/demo.in -o requirements/demo.txt
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--no-header -c requirements/dev.txt requirements/build.in -o requirements/build.txt
