@@ -5,6 +5,7 @@ garbage-collected, Jobs create their pods, and no pod ever runs.
 """
 
 import hashlib
+import json
 import shutil
 import socket
 import ssl
@@ -47,13 +48,21 @@ class ApiServer:
         url: The address of the server.
         kubeconfig: Credentials of a cluster administrator.
         kubectl: kubectl with these credentials.
+        audit_log: What was asked of the server, one JSON object a line, where it was told to keep it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, audit: bool = False) -> None:
+        """Chooses the ports.
+
+        Args:
+            audit: Whether the server keeps what is asked of it.
+        """
+        self._audit = audit
         self._binaries = binaries()
         self.folder = Path(tempfile.mkdtemp(prefix="strop-apiserver-"))
         self._port, self._etcd_port, self._etcd_peer_port = _free_ports(3)
         self._pki = self.folder / "pki"
+        self.audit_log = self.folder / "audit.jsonl"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.url = f"https://127.0.0.1:{self._port}"
         self.kubeconfig = self._pki / "admin.kubeconfig"
@@ -129,6 +138,7 @@ class ApiServer:
             # Left at 1 minute, a server that is told to stop waits that long for open watches.
             "--shutdown-delay-duration=0s",
             "--request-timeout=30s",
+            *self._audit_flags(),
         )
         self._wait("kube-apiserver", self._answers)
 
@@ -216,6 +226,14 @@ class ApiServer:
         self._run_pki("certificate", "apiserver", "/CN=kube-apiserver", alternatives)
         self._run_pki("certificate", "admin", "/O=system:masters/CN=admin")
         self._run_pki("kubeconfig", "admin", self.url)
+
+    def _audit_flags(self) -> list[str]:
+        if not self._audit:
+            return []
+        policy = self.folder / "audit-policy.json"
+        rules = {"omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}
+        policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", **rules}))
+        return [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
 
     def _run_pki(self, *args: str) -> None:
         subprocess.run([CLUSTER_SCRIPTS / "pki", self._pki, *args], check=True, capture_output=True)

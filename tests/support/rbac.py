@@ -1,12 +1,10 @@
-"""What requests to an API server need, and what roles grant."""
+"""What was asked of an API server, and what roles grant."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
-APPLY = "application/apply-patch"
-
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+CREATED = 201
+"""Answer to a server-side apply that made the object: for that, the server asks for the right to create it, too."""
 
 
 class Permission(NamedTuple):
@@ -27,37 +25,25 @@ class Permission(NamedTuple):
         return f"{self.verb} {self.resource}.{self.group or 'core'} {self.name or '(all)'}{where}"
 
 
-def needed(method: str, target: str, content_type: str = "") -> set[Permission]:
-    """Returns what a request needs; nothing where it is for no resource, such as discovery.
+def asked(events: Iterable[Mapping[str, Any]], user: str) -> set[Permission]:
+    """Returns what a user asked for and needed a right to, by an API server's audit log.
 
     Args:
-        method: Such as ``GET``.
-        target: Path and query.
-        content_type: Of the body. A server-side apply may create.
+        events: The events of the log.
+        user: Name of the user.
     """
-    parts = urlsplit(target)
-    path = [part for part in parts.path.split("/") if part]
-    if path[:1] == ["api"] and len(path) > 2:
-        group, rest = "", path[2:]
-    elif path[:1] == ["apis"] and len(path) > 3:
-        group, rest = path[1], path[3:]
-    else:
-        return set()
-    namespace = ""
-    if rest[0] == "namespaces" and len(rest) > 2:
-        namespace, rest = rest[1], rest[2:]
-    name = rest[1] if len(rest) > 1 else ""
-    resource = "/".join([rest[0], *rest[2:]])
-    watches = parse_qs(parts.query).get("watch", ["false"])[0] in ("true", "1")
-    match method:
-        case "GET":
-            verb = "get" if name else "watch" if watches else "list"
-        case "DELETE":
-            verb = "delete" if name else "deletecollection"
-        case _:
-            verb = _VERBS[method]
-    verbs = {verb, "create"} if content_type.startswith(APPLY) and "/" not in resource else {verb}
-    return {Permission(group, resource, each, namespace, name) for each in verbs}
+    found = set()
+    for event in events:
+        target = event.get("objectRef")
+        if event["user"]["username"] != user or target is None:
+            continue
+        resource = "/".join(filter(None, (target["resource"], target.get("subresource"))))
+        place = (target.get("namespace", ""), target.get("name", ""))
+        verbs = {event["verb"]}
+        if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == CREATED:
+            verbs.add("create")
+        found |= {Permission(target.get("apiGroup", ""), resource, verb, *place) for verb in verbs}
+    return found
 
 
 def granted(roles: Iterable[Mapping[str, Any]]) -> set[Permission]:
