@@ -160,13 +160,14 @@ class LoraSpec(ApiModel):
 
     rank: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,
-        description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: by data size.",
+        description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: 16.",
     )
     alpha: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None, description="Scale: the adapter's output is multiplied by alpha / rank. Left out: 32."
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="Dropout on the adapter's input while training. Left out: by data size."
+        default=None,
+        description="Dropout on the adapter's input while training. Left out: 0.05, and none over 20B parameters.",
     )
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="Names of the linear layers to adapt. Left out: all linear layers but the head."
@@ -242,41 +243,55 @@ class TrainingSpec(ApiModel):
     )
 
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        default=None, description="Passes over the training rows."
+        default=None, description="Passes over the training rows. Left out: 3, unless maxSteps is given."
     )
-    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(default=None, description="Optimizer steps.")
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        default=None, description="Optimizer steps, in place of epochs."
+    )
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="Peak learning rate: a number, such as 0.0002 or 2e-4."
+        default=None,
+        description="Peak learning rate: a number, such as 0.0002 or 2e-4. Left out: by the model's width.",
     )
     scheduler: Literal["linear", "cosine", "constant"] | None = Field(
-        default=None, description="Learning rate schedule."
+        default=None, description="Learning rate schedule. Left out: linear."
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
-        default=None, description="Fraction of the steps in which the learning rate rises."
+        default=None,
+        description="Fraction of the steps in which the learning rate rises. Left out: 0.03, and 0.1 in a short run.",
     )
-    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="AdamW weight decay.")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="AdamW weight decay. Left out: 0."
+    )
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        default=None, description="Gradient clipping norm."
+        default=None, description="Gradient clipping norm. Left out: 1."
     )
     effective_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = Field(
-        default=None, description="Rows in one optimizer step over all ranks."
+        default=None,
+        description="Rows in one optimizer step over all ranks. Left out: 16, and 8 where maxRows is small.",
     )
     micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        default=None, description="Rows in one forward pass of one rank; accumulation makes up the rest."
+        default=None,
+        description="Rows in one forward pass of one rank; accumulation makes up the rest. Left out: by maxLength.",
     )
     max_length: Annotated[int, Field(ge=16, le=1_048_576)] | None = Field(
-        default=None, description="Tokens a row may have; longer rows are truncated, and how many were is reported."
+        default=None,
+        description="Tokens a row may have; longer rows are truncated, and how many were is reported. Left out: 1024.",
     )
-    packing: bool | None = Field(default=None, description="Rows share a forward pass without padding, kept apart.")
-    precision: Literal["bf16", "fp32", "fp16"] | None = Field(default=None, description="Compute precision.")
+    packing: bool | None = Field(
+        default=None, description="Rows share a forward pass without padding, kept apart. Left out: true."
+    )
+    precision: Literal["bf16", "fp32", "fp16"] | None = Field(
+        default=None, description="Compute precision. Left out: bf16."
+    )
     gradient_checkpointing: bool | None = Field(
-        default=None, description="Recompute activations: less memory, more time."
+        default=None, description="Recompute activations: less memory, more time. Left out: true over 1B parameters."
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] | None = Field(
-        default=None, description="Seed of all randomness."
+        default=None, description="Seed of all randomness. Left out: 42."
     )
     deterministic: bool | None = Field(
-        default=None, description="The same seed gives the same weights, bit for bit, also across a restart."
+        default=None,
+        description="The same seed gives the same weights, bit for bit, also across a restart. Left out: true.",
     )
 
 
@@ -293,8 +308,10 @@ class DistributedSpec(ApiModel):
 class ResourcesSpec(ApiModel):
     """Resources of one trainer pod."""
 
-    cpu: CpuQuantity | None = Field(default=None, description="CPUs, such as 2 or 1500m.")
-    memory: MemoryQuantity | None = Field(default=None, description="Memory, such as 8Gi.")
+    cpu: CpuQuantity | None = Field(
+        default=None, description="CPUs, such as 2 or 1500m. Left out: all that the pool allows."
+    )
+    memory: MemoryQuantity | None = Field(default=None, description="Memory, such as 8Gi. Left out: by the estimate.")
     accelerators: Annotated[int, Field(ge=0, le=64)] | None = Field(
         default=None, description="Accelerators, of the kind that the pool has."
     )
@@ -319,7 +336,7 @@ class EvaluationSpec(ApiModel):
     """What is measured on held-out rows, and what must be reached to be published."""
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Steps between measurements of the loss. Left out: at the end of each epoch."
+        default=None, description="Steps between measurements of the loss. Left out: at the end only."
     )
     max_rows: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="Held-out rows for the loss. Left out: 200."
@@ -344,7 +361,8 @@ class CheckpointSpec(ApiModel):
     """When training state is saved."""
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Optimizer steps between checkpoints. Left out: about ten in a run."
+        default=None,
+        description="Optimizer steps between checkpoints. Left out: about ten in a run; 50 if its length is not known.",
     )
     keep: Annotated[int, Field(ge=1, le=100)] = Field(default=2, description="Newest checkpoints that are kept.")
     size: MemoryQuantity | None = Field(
