@@ -64,6 +64,11 @@ class Settings:
     log_format: LogFormat = "text"
     """STROP_LOG_FORMAT: text or json."""
 
+    @property
+    def progress_host(self) -> str:
+        """The name that trainers know the progress server by."""
+        return self.progress_url.removeprefix("https://").rsplit(":", 1)[0]
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read the STROP_* variables.
