@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import aiohttp
@@ -152,8 +153,8 @@ class Operator:
             watcher = Watcher(
                 self._settings.watch_namespaces,
                 workloads,
-                lambda key: loop.call_soon_threadsafe(reconciler.queue.add, key),
-                lambda: loop.call_soon_threadsafe(reconciler.pools_changed),
+                on_job=lambda key: _call(loop, reconciler.queue.add, key),
+                on_pool=lambda: _call(loop, reconciler.pools_changed),
             )
             begin = loop.time()
             watch = asyncio.create_task(watcher.run())
@@ -187,6 +188,12 @@ class Operator:
             return None if self._watches else "no watch runs"
 
         return ready
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    """Call from the watching thread; at the very end the loop may be gone already."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *args)
 
 
 async def _patiently(step: Any, what: str) -> None:

@@ -75,7 +75,7 @@ class KeyedQueue:
         """Give a key back after a look that failed, and return the seconds until the next."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(failures, 16)) * (0.5 + 0.5 * self._jitter())
+        delay = min(LAST_DELAY, FIRST_DELAY * (1 << min(failures, 16))) * (0.5 + 0.5 * self._jitter())
         del self._taken[key]
         self._again.discard(key)
         self.add_after(key, delay)

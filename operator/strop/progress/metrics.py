@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from strop.api.names import Phase
+from strop.controller.queue import Key
 
 PHASES: Final = tuple(sorted(value for name, value in vars(Phase).items() if name.isupper()))
 
@@ -44,7 +45,7 @@ class Metrics:
             registry=self.registry,
         )
 
-    def observe_queue(self, depth: Callable[[], int], phases: Mapping[object, str]) -> None:
+    def observe_queue(self, depth: Callable[[], int], phases: Mapping[Key, str]) -> None:
         """Show the queue's depth and the jobs of each phase, read when asked for."""
         gauge = Gauge("strop_queue_depth", "Jobs that wait for a look.", registry=self.registry)
         gauge.set_function(depth)
@@ -56,7 +57,7 @@ class Metrics:
 
 
 class _Phases(Collector):
-    def __init__(self, phases: Mapping[object, str]) -> None:
+    def __init__(self, phases: Mapping[Key, str]) -> None:
         self._phases = phases
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

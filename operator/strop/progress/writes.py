@@ -1,4 +1,4 @@
-"""Writing progress into the status of jobs: the latest report of each, now and then, never more than the server likes."""
+"""Writing progress into the status of jobs: the latest report of each, now and then, and never too many at once."""
 
 from __future__ import annotations
 
