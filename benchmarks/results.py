@@ -46,7 +46,9 @@ class Result:
         """Return the section."""
         head = ["| figure | measured | goal | |", "|---|---|---|---|"]
         rows = [goal.row() for goal in self.goals]
-        return "\n".join([f"## {self.title}", "", f"`{self.command}`", "", self.method, "", *head, *rows, "", *self.tables])
+        return "\n".join(
+            [f"## {self.title}", "", f"`{self.command}`", "", self.method, "", *head, *rows, "", *self.tables]
+        )
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -86,8 +86,20 @@ class Cluster:
             run(HARNESS / "up")
             return
         if KIND_CLUSTER not in run("kind", "get", "clusters", capture=True).split():
-            run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--config", ROOT / "kind-config.yaml", "--wait", "2m")
-        self.kubeconfig.write_text(run("kind", "get", "kubeconfig", "--name", KIND_CLUSTER, capture=True), encoding="utf-8")
+            run(
+                "kind",
+                "create",
+                "cluster",
+                "--name",
+                KIND_CLUSTER,
+                "--config",
+                ROOT / "kind-config.yaml",
+                "--wait",
+                "2m",
+            )
+        self.kubeconfig.write_text(
+            run("kind", "get", "kubeconfig", "--name", KIND_CLUSTER, capture=True), encoding="utf-8"
+        )
 
     def images(self) -> None:
         if not self.kind:
@@ -132,7 +144,9 @@ def provide_inputs(cluster: Cluster) -> None:
     cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "pod/shelf", "--timeout=180s")
     on_shelf = f"/volumes/base-models/{MODEL}"
     try:
-        cluster.kubectl("-n", NAMESPACE, "exec", "shelf", "--", "test", "-e", f"{on_shelf}/.complete", stderr=subprocess.DEVNULL)
+        cluster.kubectl(
+            "-n", NAMESPACE, "exec", "shelf", "--", "test", "-e", f"{on_shelf}/.complete", stderr=subprocess.DEVNULL
+        )
     except DemoError:
         console.print(f"copying {MODEL} into the claim base-models")
         with subprocess.Popen(["tar", "-C", str(folder), "-cf", "-", "."], stdout=subprocess.PIPE) as archive:
@@ -187,7 +201,16 @@ def show(cluster: Cluster, job: dict[str, Any]) -> None:
     path = f"/volumes/{version['claim']}/{version['path']}"
 
     step("The registry volume")
-    cluster.kubectl("-n", NAMESPACE, "exec", "shelf", "--", "sh", "-c", f"cd {path} && find . -type f -printf '%10s  %P\\n' | sort -k2")
+    cluster.kubectl(
+        "-n",
+        NAMESPACE,
+        "exec",
+        "shelf",
+        "--",
+        "sh",
+        "-c",
+        f"cd {path} && find . -type f -printf '%10s  %P\\n' | sort -k2",
+    )
 
     step(f"ModelVersion {version['name']}")
     cluster.kubectl("-n", NAMESPACE, "get", "modelversion", version["name"])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-SCHEMA = "strop.dev/plan/v1alpha1"
+SCHEMA: Final = "strop.dev/plan/v1alpha1"
 
 Task = Literal[
     "chat",
