@@ -1,23 +1,56 @@
-"""Memory estimates of a job for both kinds of pool, whatever pools there are."""
+"""Memory estimates of jobs for both kinds of pool, whatever pools there are."""
 
 from __future__ import annotations
 
-from strop.api.finetunejob import FineTuneJobSpec
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from strop.cli.errors import bad_configuration
+from strop.cli.planned import jobs_in
+from strop.planning.hyperparameters import Chooser
+from strop.planning.inputs import Job, PlanError
 from strop.planning.memory import estimate_memory, host_bytes
 from strop.planning.presets import model_facts
+from strop.planning.resolve import resolve_training
 from strop_trainer.plan import MemoryEstimate, TrainingPlan
 
 
-def estimates_of(spec: FineTuneJobSpec, training: TrainingPlan) -> tuple[dict[str, MemoryEstimate], int] | None:
-    """Return estimates by kind and the pod's memory beside an accelerator; None where the model's size is unknown."""
-    facts = model_facts(spec.model)
+@dataclass(frozen=True)
+class Estimated:
+    """What a job needs on a CPU and on an accelerator."""
+
+    job: Job
+    training: TrainingPlan
+    cpu: MemoryEstimate
+    accelerator: MemoryEstimate
+    host: int
+    """Bytes of the pod's memory beside the accelerator."""
+
+
+def estimate_files(files: Sequence[str], namespace: str | None, only: str | None) -> list[Estimated]:
+    """Return the estimates of the jobs in files.
+
+    Raises:
+        CliError: as `manifests.load`; or nothing tells the size of a model (78).
+    """
+    _, jobs = jobs_in(files, namespace, only)
+    return [_estimated(job) for job in jobs]
+
+
+def _estimated(job: Job) -> Estimated:
+    facts = model_facts(job.spec.model)
+    try:
+        training = resolve_training(job.spec, facts, Chooser())
+    except PlanError as error:
+        raise bad_configuration(f"{job.namespace}/{job.name}: {error.message}") from None
     lora = training.method.lora
     if facts.shape is None or facts.parameters is None or lora is None:
-        return None
-    estimates = {
-        kind: estimate_memory(
-            facts.shape, facts.parameters, training, lora, accelerator=kind == "accelerator", basis=facts.basis
+        raise bad_configuration(
+            f"{job.namespace}/{job.name}: spec.model.parameters: missing: there is no preset for "
+            f"{training.model.source}, so its size must be given, such as 135M or 8B"
         )
-        for kind in ("CPU", "accelerator")
-    }
-    return estimates, host_bytes(facts.parameters)
+    cpu, accelerator = (
+        estimate_memory(facts.shape, facts.parameters, training, lora, accelerator=on, basis=facts.basis)
+        for on in (False, True)
+    )
+    return Estimated(job, training, cpu, accelerator, host_bytes(facts.parameters))

@@ -18,9 +18,9 @@ from rich.console import Console
 from strop.api import names
 from strop.cli.data_check import check_rows
 from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
-from strop.cli.estimates import estimates_of
+from strop.cli.estimates import estimate_files
 from strop.cli.manifests import load
-from strop.cli.output import show_estimates, show_outcome, show_plan
+from strop.cli.output import show_estimate, show_outcome, show_plan
 from strop.cli.planned import Planned, plan_files, plan_json
 from strop.cli.process import run_child
 from strop.cli.registry_tree import show_models, verify_versions
@@ -35,6 +35,8 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_PIPE_WIDTH: Final = 160
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests; - is the standard input.")]
 Namespace = Annotated[
@@ -110,7 +112,7 @@ def plan(
 ) -> None:
     """Show the Plan of each job: every value, where it comes from, what it needs, and the digest."""
     _, planned = plan_files(files, pools or [], namespace, job)
-    console = Console(soft_wrap=False)
+    console = _console()
     for item in planned:
         if output == "json":
             typer.echo(plan_json(item.plan))
@@ -119,18 +121,10 @@ def plan(
 
 
 @app.command()
-def estimate(files: Files, pools: PoolFiles = None, namespace: Namespace = None, job: OneJob = None) -> None:
-    """Show how much memory each job needs, and for what."""
-    _, planned = plan_files(files, pools or [], namespace, job)
-    console = Console()
-    for item in planned:
-        found = estimates_of(item.job.spec, item.plan.training)
-        if found is None:
-            raise bad_configuration(
-                f"{item.job.name}: spec.model.parameters: missing: there is no preset for "
-                f"{item.plan.training.model.source}, so its size must be given, such as 135M or 8B"
-            )
-        show_estimates(console, item.plan, *found)
+def estimate(files: Files, namespace: Namespace = None, job: OneJob = None) -> None:
+    """Show how much memory each job needs, and for what, whatever pools there are."""
+    for item in estimate_files(files, namespace, job):
+        show_estimate(_console(), item)
 
 
 @app.command()
@@ -172,7 +166,7 @@ def _run_one(item: Planned, config_maps: dict[tuple[str, str], dict[str, bytes]]
         typer.echo(f"{item.job.namespace}/{item.job.name}: plan {item.plan.digest}, work in {workspace.root}")
         environment = {**os.environ, **workspace.environment()}
         code = run_child([sys.executable, "-m", "strop_trainer"], environment)
-        show_outcome(Console(), workspace, code)
+        show_outcome(_console(), workspace, code)
         if code == ExitCode.OK:
             workspace.finish()
     return code
@@ -191,7 +185,7 @@ def verify(
 def models(registry: Registry = None, namespace: Namespace = None) -> None:
     """List the models and versions in a registry on this machine."""
     root = registry or Roots.of(os.environ, Path.home()).volumes / names.DEFAULT_CLAIM
-    show_models(Console(), root, namespace)
+    show_models(_console(), root, namespace)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -209,6 +203,11 @@ def logs(
     command += ["--namespace", namespace] if namespace else []
     command += ["--follow"] if follow else []
     raise typer.Exit(subprocess.run([*command, *context.args], check=False).returncode)
+
+
+def _console() -> Console:
+    """Return a console that wraps for people, not for files and pipes."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _pairs(option: str, values: list[str] | None) -> dict[str, Path]:

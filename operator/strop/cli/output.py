@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from strop.cli.estimates import Estimated
 from strop.cli.planned import Planned
 from strop.cli.workspace import Workspace
 from strop.planning.quantities import format_bytes
-from strop_trainer.plan import MemoryEstimate, Plan
+from strop_trainer.plan import MemoryEstimate
 from strop_trainer.termination import TerminationMessage
+
+_PARTS: Final = ("weights", "gradients", "optimizer", "activations", "overhead")
 
 
 def show_plan(console: Console, planned: Planned) -> None:
@@ -39,19 +42,18 @@ def show_plan(console: Console, planned: Planned) -> None:
     console.print()
 
 
-def show_estimates(console: Console, plan: Plan, estimates: dict[str, MemoryEstimate], host: int) -> None:
+def show_estimate(console: Console, found: Estimated) -> None:
     """Print where the memory goes, on a CPU and on an accelerator."""
-    console.print(f"[bold]{plan.placement.namespace}/{plan.placement.job}[/bold]  {escape(plan.training.model.source)}")
-    table = _table("Memory of one rank", *estimates)
-    for part in ("weights", "gradients", "optimizer", "activations", "overhead", "total"):
-        table.add_row(part, *(format_bytes(getattr(estimate, part)) for estimate in estimates.values()))
-    table.add_row("pod beside it", "-", format_bytes(host))
+    console.print(f"[bold]{found.job.namespace}/{found.job.name}[/bold]  {escape(found.training.model.source)}")
+    table = _table("Memory", "On a CPU", "On an accelerator")
+    for part in (*_PARTS, "total"):
+        table.add_row(part, *(format_bytes(getattr(estimate, part)) for estimate in (found.cpu, found.accelerator)))
+    table.add_row("the pod beside it", "", format_bytes(found.host))
     console.print(table)
-    basis = next(iter(estimates.values())).basis
-    h = plan.training.hyperparameters
+    h = found.training.hyperparameters
     console.print(
-        f"by {basis}; {h.precision}, {h.micro_batch_size} x {h.max_length} tokens a pass, gradient checkpointing "
-        f"{'on' if h.gradient_checkpointing else 'off'}\n",
+        f"by {found.cpu.basis}; {h.precision}, {h.micro_batch_size} x {h.max_length} tokens a pass, gradient "
+        f"checkpointing {'on' if h.gradient_checkpointing else 'off'}\n",
         soft_wrap=True,
     )
 
@@ -84,10 +86,7 @@ def shown(value: Any) -> str:
 
 
 def _estimate_line(estimate: MemoryEstimate) -> str:
-    parts = ", ".join(
-        f"{part} {format_bytes(getattr(estimate, part))}"
-        for part in ("weights", "gradients", "optimizer", "activations", "overhead")
-    )
+    parts = ", ".join(f"{part} {format_bytes(getattr(estimate, part))}" for part in _PARTS)
     return f"memory {format_bytes(estimate.total)} = {parts} (by {estimate.basis})"
 
 

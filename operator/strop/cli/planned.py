@@ -34,12 +34,7 @@ def plan_files(
     Raises:
         CliError: as `manifests.load`; there is no job; or a job cannot be planned (78).
     """
-    bundle = load([*files, *pool_files], namespace)
-    jobs = [job for job in bundle.jobs if only in {None, job.name}]
-    if not jobs:
-        there = ", ".join(job.name for job in bundle.jobs) or "none"
-        wanted = f"no FineTuneJob named {only}" if only else "no FineTuneJob"
-        raise bad_configuration(f"{', '.join(files)}: {wanted} in it (there is {there})")
+    bundle, jobs = jobs_in([*files, *pool_files], namespace, only)
     embedded = not bundle.pools
     pools: Sequence[Pool] = [this_machine()] if embedded else bundle.pools
     planned: list[Planned] = []
@@ -53,6 +48,21 @@ def plan_files(
     if problems:
         raise bad_configuration(*problems)
     return bundle, planned
+
+
+def jobs_in(files: Sequence[str], namespace: str | None, only: str | None) -> tuple[Bundle, list[Job]]:
+    """Return what files hold, and their jobs, or the one named `only`.
+
+    Raises:
+        CliError: as `manifests.load`; or there is no such job (78).
+    """
+    bundle = load(files, namespace)
+    jobs = [job for job in bundle.jobs if only in {None, job.name}]
+    if not jobs:
+        there = ", ".join(job.name for job in bundle.jobs) or "none"
+        wanted = f"no FineTuneJob named {only}" if only else "no FineTuneJob"
+        raise bad_configuration(f"{', '.join(files)}: {wanted} in it (there is {there})")
+    return bundle, jobs
 
 
 def at_home(job: Job) -> Job:

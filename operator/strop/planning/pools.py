@@ -132,12 +132,12 @@ def _named_pool(job: Job, pools: Sequence[Pool], needs: Needs, wanted: str) -> F
 
 def _no_pool_fits(fits: Sequence[Fit], needs: Needs) -> PlanError:
     against = "; ".join(f"{candidate.pool.name}: {', '.join(candidate.obstacles)}" for candidate in fits)
-    basis = f" (estimate by {needs.cpu_estimate.basis})" if needs.cpu_estimate else ""
-    return PlanError(
-        names.Reason.NO_POOL_FITS,
-        f"the job fits no pool{basis}: {against}. A smaller training.maxLength or microBatchSize, or "
-        "gradientCheckpointing, needs less",
-    )
+    estimate = needs.cpu_estimate
+    basis = f" (estimate by {estimate.basis})" if estimate else ""
+    help_ = ""
+    if estimate is not None and 2 * estimate.activations > estimate.total:
+        help_ = ". Most of it is activations: a smaller training.maxLength or microBatchSize needs less"
+    return PlanError(names.Reason.NO_POOL_FITS, f"the job fits no pool{basis}: {against}{help_}")
 
 
 def _accelerators(pool: Pool, given: ResourcesSpec) -> int:
