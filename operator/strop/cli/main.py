@@ -229,7 +229,7 @@ def main() -> None:
             typer.echo(line, err=True)
         code = error.exit_code
     except typer.TyperException as error:
-        typer.echo(str(error), err=True)
+        typer.echo(error.format_message(), err=True)
         code = USAGE
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED

@@ -96,6 +96,9 @@ def _problems(detail: Mapping[str, Any], schema: Mapping[str, Any], prefix: tupl
     field = _at(schema, location)
     if kind == "missing":
         return [Problem(path, f"missing: {field.get('description', 'required').partition('. ')[0].rstrip('.')}")]
+    if kind == "literal_error" and "enum" not in field:
+        allowed = detail["ctx"]["expected"].replace("'", "")
+        return [Problem(path, f"found {_shown(found)}, allowed: {allowed}")]
     if location[-1:] == ("[key]",):
         return [Problem(path, f"found {_shown(found)}, allowed: keys {_key_form(detail)}")]
     return [Problem(path, f"found {_shown(found)}, allowed: {_allowed(field) or detail['msg']}{_hint(found, field)}")]

@@ -1,0 +1,379 @@
+"""`strop` as a shell meets it: what it prints, and its exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strop.cli import machine
+from strop.planning.inputs import Job, Pool
+from strop.planning.resolve import resolve
+from strop_trainer.plan import load_plan
+from tests.support.cli import Answer, Strop, config_map, rows, runner, write
+from tests.support.jobs import termination
+from tests.support.planning import manifest_of
+
+POOL: dict[str, Any] = {
+    "apiVersion": "strop.dev/v1alpha1",
+    "kind": "ComputePool",
+    "metadata": {"name": "cpu"},
+    "spec": {"cpuPerNode": 2, "memoryPerNode": "8Gi"},
+}
+
+# A trainer that shows what it was given, and ends as told.
+FAKE_TRAINER = """
+import json, os, pathlib, signal, sys, threading
+work = pathlib.Path(os.environ["STROP_WORK"])
+(work / "seen.json").write_text(json.dumps({k: v for k, v in os.environ.items() if k.startswith("STROP_")}))
+mode = os.environ.get("FAKE_MODE", "")
+def stop(*_):
+    (work / "checkpoint").write_text("saved")
+    (work / "signals").open("a").write("x")
+    sys.exit(75)
+if mode == "wait":
+    signal.signal(signal.SIGTERM, stop)
+    print("training", flush=True)
+    threading.Event().wait(60)
+if mode == "crash":
+    os.kill(os.getpid(), signal.SIGKILL)
+if "LAST_WORD" in os.environ:
+    pathlib.Path(os.environ["STROP_TERMINATION_LOG"]).write_text(os.environ["LAST_WORD"])
+sys.exit(int(mode or 0))
+"""
+
+
+@pytest.fixture
+def strop(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Strop:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("STROP_VOLUMES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return runner(monkeypatch, capfd)
+
+
+@pytest.fixture
+def fake_trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    package = tmp_path / "fake" / "strop_trainer"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(FAKE_TRAINER, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    (tmp_path / "home/.local/share/strop/volumes/base-models").mkdir(parents=True)
+    return tmp_path / "home/.local/share/strop"
+
+
+def job_file(tmp_path: Path, *others: dict[str, Any], **fields: Any) -> Path:
+    return write(tmp_path / "job.yaml", manifest_of(**fields), config_map(), *others)
+
+
+def states(data: Path) -> list[Path]:
+    return sorted(data.glob("work/team-a/*/state"))
+
+
+def test_validate_says_what_is_valid(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("validate", job_file(tmp_path, POOL))
+    assert answer == Answer(0, f"{tmp_path}/job.yaml: valid (2 resources)\n", "")
+
+
+def test_validate_says_what_is_wrong_on_the_error_stream(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("validate", job_file(tmp_path, method__lora__rank=0))
+    assert (answer.code, answer.out) == (78, "")
+    assert answer.err == f"{tmp_path}/job.yaml: spec.method.lora.rank: found 0, allowed: a whole number, 1 to 1024\n"
+
+
+def test_validate_refuses_a_file_without_a_resource_of_strop(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("validate", write(tmp_path / "a.yaml", config_map()))
+    assert answer.code == 78
+    assert "no resource of strop.dev" in answer.err
+
+
+def test_validate_data_checks_the_rows(strop: Strop, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 0, answer.err
+    assert "11 rows to learn from, 1 held out" in answer.out
+
+
+def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    broken = rows(3) + '{"messages": [{"role": "user", "content": "no answer"}]}\n' + "{broken\n"
+    file = write(tmp_path / "job.yaml", manifest_of(), config_map(train__jsonl=broken))
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 65
+    assert "line 4" in answer.err
+    assert "line 5" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_validate_data_says_what_it_did_not_check(strop: Strop, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    source = {"source": "hf://datasets/owner/name/rows.jsonl"}
+    file = job_file(tmp_path, dataset__train=[source])
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 0
+    assert "rows not checked: hf://datasets/owner/name/rows.jsonl" in answer.out
+
+
+def test_plan_as_json_is_the_plan_that_the_operator_makes(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("plan", job_file(tmp_path, POOL), "-o", "json")
+    assert answer.code == 0
+    assert load_plan(answer.out) == resolve(Job.from_resource(manifest_of()), [Pool.from_resource(POOL)])
+
+
+def test_plan_on_this_machine_has_the_same_digest_as_in_a_cluster(strop: Strop, tmp_path: Path) -> None:
+    here = load_plan(strop("plan", job_file(tmp_path, compute={"pool": "far-away"}), "-o", "json").out)
+    there = resolve(Job.from_resource(manifest_of()), [Pool.from_resource(POOL)])
+    assert here.digest == there.digest
+    assert here.placement.pool == machine.NAME
+
+
+def test_plan_prints_every_automatic_value_with_its_reason(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("plan", job_file(tmp_path, POOL))
+    plan = load_plan(strop("plan", job_file(tmp_path, POOL), "-o", "json").out)
+    assert plan.digest in answer.out
+    for resolution in plan.resolved:
+        assert resolution.field in answer.out
+    assert "LoRA Without Regret" in answer.out
+    assert "memory 4.8 GiB = weights" in answer.out
+
+
+def test_plan_takes_pools_from_another_file(strop: Strop, tmp_path: Path) -> None:
+    pools = write(tmp_path / "pools.yaml", POOL)
+    answer = strop("plan", job_file(tmp_path), "--pools", pools, "-o", "json")
+    assert load_plan(answer.out).placement.pool == "cpu"
+
+
+def test_plan_shows_all_jobs_or_the_one_that_is_asked_for(strop: Strop, tmp_path: Path) -> None:
+    file = write(tmp_path / "jobs.yaml", manifest_of("one"), manifest_of("two"), POOL)
+    assert strop("plan", file).out.count("sha256:") == 2
+    assert "team-a/two" in strop("plan", file, "--job", "two").out
+    assert "team-a/one" not in strop("plan", file, "--job", "two").out
+    answer = strop("plan", file, "--job", "three")
+    assert answer.code == 78
+    assert "no FineTuneJob named three in it (there is one, two)" in answer.err
+
+
+def test_plan_says_which_job_fits_nowhere(strop: Strop, tmp_path: Path) -> None:
+    small = {**POOL, "spec": {**POOL["spec"], "memoryPerNode": "1Gi"}}
+    answer = strop("plan", job_file(tmp_path, small))
+    assert answer.code == 78
+    assert answer.err.startswith("team-a/job: the job fits no pool")
+    assert answer.err.count("\n") == 1
+
+
+def test_plan_of_an_accelerator_pool_names_the_accelerator(strop: Strop, tmp_path: Path) -> None:
+    accelerator = {"resourceName": "amd.com/gpu", "memory": "24Gi"}
+    pool = {**POOL, "spec": {**POOL["spec"], "accelerator": accelerator}}
+    assert "1 amd.com/gpu" in strop("plan", job_file(tmp_path, pool)).out
+
+
+def test_estimate_needs_no_pool(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("estimate", job_file(tmp_path, model__source="hf://meta-llama/Llama-3.3-70B-Instruct"))
+    assert answer.code == 0
+    assert "preset llama-3.1-70b" in answer.out
+    assert "On an accelerator" in answer.out
+
+
+def test_estimate_of_a_model_of_unknown_size_asks_for_it(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("estimate", job_file(tmp_path, model__source="pvc://models/mystery"))
+    assert answer.code == 78
+    assert "spec.model.parameters: missing" in answer.err
+    answer = strop("estimate", job_file(tmp_path, training__maxLength=100_000))
+    assert answer.code == 78
+    assert "spec.training.maxLength" in answer.err
+
+
+def test_run_gives_the_trainer_its_environment(strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch) -> None:
+    monkeypatch.setenv("FAKE_MODE", "66")
+    answer = strop("run", job_file(tmp_path))
+    assert answer.code == 66
+    (state,) = states(fake_trainer)
+    seen = json.loads((state / "seen.json").read_text())
+    assert load_plan(Path(seen["STROP_PLAN"]).read_bytes()).placement.job == "job"
+    assert (Path(seen["STROP_CONFIGMAPS"]) / "rows/train.jsonl").read_text() == rows()
+    assert Path(seen["STROP_REGISTRY"]) == fake_trainer / "volumes/strop-models/team-a"
+    assert "the trainer ended with 66 and no last word" in answer.out
+
+
+def test_run_shows_what_was_published_and_forgets_its_work(
+    strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("LAST_WORD", termination().dump())
+    answer = strop("run", job_file(tmp_path))
+    assert answer.code == 0
+    assert "exact_match" in answer.out
+    assert f"published {fake_trainer}/volumes/strop-models/team-a/support-bot/1" in answer.out
+    (state,) = states(fake_trainer)
+    assert list(state.iterdir()) == []
+
+
+def test_run_shows_why_it_failed(strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch) -> None:
+    word = {"stage": "check", "reason": "BadData", "message": "rows line 3: [bold] is no JSON"}
+    monkeypatch.setenv("LAST_WORD", json.dumps(word))
+    monkeypatch.setenv("FAKE_MODE", "65")
+    answer = strop("run", job_file(tmp_path))
+    assert answer.code == 65
+    assert "BadData in check: rows line 3: [bold] is no JSON (exit 65)" in answer.out
+
+
+def test_run_passes_a_killed_trainer_on_as_a_shell_would(
+    strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODE", "crash")
+    assert strop("run", job_file(tmp_path)).code == 128 + signal.SIGKILL
+
+
+def test_run_stops_at_the_first_job_that_fails(strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch) -> None:
+    file = write(tmp_path / "jobs.yaml", manifest_of("one"), manifest_of("two"), config_map())
+    monkeypatch.setenv("FAKE_MODE", "70")
+    assert strop("run", file).code == 70
+    assert [state.parent.name.rpartition("-")[0] for state in states(fake_trainer)] == ["one"]
+    assert strop("run", file, "--work", tmp_path / "w").code == 64
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_trainer_once_and_the_next_run_goes_on(
+    tmp_path: Path, fake_trainer: Path, number: signal.Signals
+) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "FAKE_MODE": "wait"}
+    # The fake stands for the child's trainer alone: this process needs the real package.
+    fake = environment.pop("PYTHONPATH")
+    code = f"import os; from strop.cli.main import main; os.environ['PYTHONPATH'] = {fake!r}; main()"
+    command = [sys.executable, "-c", code, "run", str(job_file(tmp_path))]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path
+    ) as child:
+        killer = threading.Timer(60, child.kill)
+        killer.start()
+        assert child.stdout
+        for line in child.stdout:
+            if line == "training\n":
+                # As a terminal does on Ctrl-C: the signal goes to the whole group.
+                os.killpg(child.pid, number)
+        assert child.wait() == 75
+        killer.cancel()
+    (state,) = states(fake_trainer)
+    assert (state / "signals").read_text() == "x"
+    assert (state / "checkpoint").read_text() == "saved"
+
+
+def test_run_without_what_it_needs_says_so(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("run", job_file(tmp_path))
+    assert answer.code == 66
+    assert "claim base-models: no folder" in answer.err
+
+
+@pytest.mark.parametrize("value", ["nothing", "=x", "name="])
+def test_a_mount_of_another_form_is_a_usage_error(strop: Strop, tmp_path: Path, value: str) -> None:
+    answer = strop("run", job_file(tmp_path), "--volume", value)
+    assert (answer.code, answer.err) == (64, f"--volume: found {value!r}, allowed: NAME=DIR\n")
+
+
+def test_run_without_the_trainer_says_how_to_get_it(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    answer = strop("run", job_file(tmp_path))
+    assert answer.code == 78
+    assert "pip install 'strop[trainer]'" in answer.err
+
+
+def test_models_lists_versions_with_their_aliases(strop: Strop, tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        (tmp_path / f"registry/team-a/bot/{number}").mkdir(parents=True)
+    (tmp_path / "registry/team-a/bot/.staging-11").mkdir()
+    (tmp_path / "registry/team-b/bot/1").mkdir(parents=True)
+    (tmp_path / "registry/team-b/bot/index.json").write_text("{broken", encoding="utf-8")
+    (tmp_path / "registry/team-a/bot/index.json").write_text('{"aliases": {"latest": 10, "best": 2}}', encoding="utf-8")
+    answer = strop("models", "--registry", tmp_path / "registry")
+    assert answer.code == 0
+    lines = [line.split() for line in answer.out.splitlines() if "bot" in line]
+    assert [line[:4] for line in lines[:3]] == [
+        ["team-a", "bot", "1", str(tmp_path / "registry/team-a/bot/1")],
+        ["team-a", "bot", "2", "best"],
+        ["team-a", "bot", "10", "latest"],
+    ]
+    assert len(lines) == 4
+    assert "team-a" not in strop("models", "--registry", tmp_path / "registry", "-n", "team-b").out
+    assert "no version in" in strop("models", "--registry", tmp_path / "registry", "-n", "team-c").out
+
+
+def test_models_without_a_registry_says_so(strop: Strop) -> None:
+    answer = strop("models")
+    assert answer.code == 66
+    assert "no such folder" in answer.err
+
+
+def test_logs_asks_kubectl_for_the_jobs_pods(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text('#!/bin/sh\necho "$@"\nexit 3\n', encoding="utf-8")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kubectl.parent}:{os.environ['PATH']}")
+    answer = strop("logs", "bot", "-n", "team-a", "-f", "--timestamps")
+    assert answer.code == 3
+    assert "logs --selector strop.dev/job=bot" in answer.out
+    assert "--namespace team-a --follow --timestamps" in answer.out
+
+
+def test_logs_without_kubectl_says_so(strop: Strop, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/none")
+    answer = strop("logs", "bot")
+    assert (answer.code, answer.err) == (66, "kubectl: not found on PATH\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["plan"], "Missing argument 'FILE...'"),
+        (["plan", "a", "-o", "xml"], "'xml' is not one of"),
+        (["plan", "a", "--quick"], "No such option: --quick"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_64(strop: Strop, arguments: list[str], words: str) -> None:
+    answer = strop(*arguments)
+    assert answer.code == 64
+    assert words in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_version(strop: Strop) -> None:
+    answer = strop("--version")
+    assert (answer.code, answer.out.split()[0]) == (0, "strop")
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    file = job_file(tmp_path, POOL)
+    command = f"{sys.executable} -c 'from strop.cli.main import main; main()' plan {file} {file} -o json | head -1"
+    answer = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert answer.stderr == ""
+    assert answer.stdout == "{\n"
+
+
+def test_this_machine_is_no_larger_than_its_container(tmp_path: Path) -> None:
+    limit = tmp_path / "sys/fs/cgroup/memory.max"
+    limit.parent.mkdir(parents=True)
+    limit.write_text("max\n", encoding="ascii")
+    whole = machine.memory_bytes(tmp_path)
+    limit.write_text(f"{1 << 28}\n", encoding="ascii")
+    assert machine.memory_bytes(tmp_path) == 1 << 28 < whole
+    assert machine.this_machine(tmp_path).spec.memory_per_node == "256Mi"
+
+
+@pytest.mark.parametrize(
+    ("script", "memory"),
+    [("echo 24576; echo 16384", "16384Mi"), ("exit 9", None), ("echo no devices", None), ("sleep", None)],
+)
+def test_accelerators_are_those_that_nvidia_smi_names(
+    tmp_path: Path, monkeypatch, script: str, memory: str | None
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = machine.nvidia_accelerator()
+    assert (found.memory if found else None) == memory
