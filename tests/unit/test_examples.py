@@ -1,0 +1,75 @@
+"""Every manifest in examples/ is one that admission takes and the planner can plan."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from strop.cli.manifests import load
+from strop.planning.inputs import Job
+from strop.planning.resolve import resolve
+from strop_trainer.plan import load_plan
+from tests.support.paths import REPOSITORY
+
+EXAMPLES = REPOSITORY / "examples"
+MANIFESTS = sorted(EXAMPLES.glob("*.yaml"))
+# Values of the chart, not a manifest.
+MANIFESTS.remove(EXAMPLES / "demo-values.yaml")
+POOLS = load([str(EXAMPLES / "pools.yaml")]).pools
+JOBS = [(path, job) for path in MANIFESTS for job in load([str(path)]).jobs]
+
+
+def names(value: object) -> str:
+    return value.name if isinstance(value, Path | Job) else ""
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=names)
+def test_an_example_is_valid(path: Path) -> None:
+    bundle = load([str(path)])
+    assert bundle.jobs or bundle.pools or path.name == "demo-namespace.yaml"
+
+
+@pytest.mark.parametrize(("path", "job"), JOBS, ids=names)
+def test_an_example_is_planned_with_the_example_pools(path: Path, job: Job) -> None:
+    plan = resolve(job, POOLS)
+    assert load_plan(plan.model_dump_json(by_alias=True, exclude_none=True)) == plan
+
+
+@pytest.mark.parametrize(("path", "job"), JOBS, ids=names)
+def test_the_config_maps_of_an_example_are_with_it(path: Path, job: Job) -> None:
+    there = {name for _, name in load([str(path)]).config_maps}
+    assert set(resolve(job, POOLS).placement.config_maps) <= there
+
+
+def test_the_common_case_takes_about_ten_lines() -> None:
+    job = (EXAMPLES / "quickstart.yaml").read_text(encoding="utf-8").partition("---\n")[0]
+    assert len(job.splitlines()) <= 10
+
+
+def test_every_option_of_the_schema_that_this_version_has_is_in_every_option_yaml() -> None:
+    ((_, job),) = [(path, job) for path, job in JOBS if path.name == "every-option.yaml"]
+    lora, training = job.spec.method.lora, job.spec.training
+    assert lora
+    assert training
+    # maxSteps stands instead of epochs; initialization has one value; modulesToSave makes an adapter large.
+    assert set(type(lora).model_fields) - lora.model_fields_set == {"initialization", "modules_to_save"}
+    assert set(type(training).model_fields) - training.model_fields_set == {"max_steps"}
+    assert set(type(job.spec).model_fields) - job.spec.model_fields_set == {"distributed", "credentials"}
+
+
+def test_the_rows_in_the_quickstart_are_those_of_examples_data() -> None:
+    source = importlib.util.spec_from_file_location("embed_data", EXAMPLES / "embed_data.py")
+    assert source
+    assert source.loader
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    text = (EXAMPLES / "quickstart.yaml").read_text(encoding="utf-8")
+    assert module.embedded(text, EXAMPLES / "data") == text
+    bundle = load([str(EXAMPLES / "quickstart.yaml")])
+    for name, content in bundle.config_maps["default", "quickstart-data"].items():
+        assert content == (EXAMPLES / "data" / name).read_bytes()
+
+
+def test_the_quickstart_can_be_applied_by_kubectl() -> None:
+    # A client-side apply keeps the whole object in an annotation, of which the API server takes 256 KiB.
+    assert (EXAMPLES / "quickstart.yaml").stat().st_size < 256 * 1024
