@@ -1,8 +1,14 @@
+"""What the tests of this folder share."""
+
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.apiserver import ApiServer
+from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
+from tests.support.operator import OperatorProcess
+
+POOL = {"name": "cpu", "spec": {"cpuPerNode": "8", "memoryPerNode": "32Gi"}}
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +16,23 @@ def apiserver() -> Iterator[ApiServer]:
     """A real API server, shared by all tests of a run: each makes its own namespace."""
     with ApiServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[ApiServer]:
+    """A server with an audit log and the chart installed, of the module's own: the chart holds for a whole cluster."""
+    with ApiServer(audit=True) as server:
+        helm(
+            *("install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait=hookOnly"),
+            values={"pools": [POOL]},
+            kubeconfig=server.kubeconfig,
+        )
+        yield server
+
+
+@pytest.fixture(scope="module")
+def operator(installed: ApiServer) -> Iterator[OperatorProcess]:
+    """One operator with exactly the rights that the chart gives it."""
+    kubeconfig = installed.service_account_kubeconfig(NAMESPACE, RELEASE)
+    with OperatorProcess(kubeconfig, NAMESPACE, lease_name=RELEASE) as process:
+        yield process

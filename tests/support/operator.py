@@ -1,6 +1,7 @@
 """The operator as a process, outside of any cluster, against a real API server."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,7 +42,7 @@ class OperatorProcess:
             **environment: Further STROP_* variables, without the prefix, in lower case.
         """
         self.metrics_port, self.progress_port = _free_port(), _free_port()
-        self._log = tempfile.NamedTemporaryFile(prefix="strop-operator-", suffix=".log")  # noqa: SIM115
+        self._folder = Path(tempfile.mkdtemp(prefix="strop-operator-"))
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONWARNINGS": "error,ignore::DeprecationWarning:kubernetes",
@@ -75,15 +76,17 @@ class OperatorProcess:
             self.kill()
         if kind is not None:
             sys.stderr.write(self.log())
+        shutil.rmtree(self._folder)
 
     def start(self) -> None:
         """Starts it, and does not wait."""
-        self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "SIGKILL", sys.executable, "-m", "strop.controller"],
-            env=self._environment,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "SIGKILL", sys.executable, "-m", "strop.controller"],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
 
     def terminate(self) -> int:
         """Asks it to stop, as a kubelet does, and returns its exit code.
@@ -121,4 +124,4 @@ class OperatorProcess:
 
     def log(self) -> str:
         """Returns what it wrote."""
-        return Path(self._log.name).read_text(errors="replace")
+        return (self._folder / "log").read_text(errors="replace")

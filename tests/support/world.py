@@ -26,6 +26,7 @@ class World:
     def __init__(self, server: ApiServer, namespace: str) -> None:
         """Makes the namespace with a registry claim, a claim with a model, and a ConfigMap with rows."""
         self._api = config.new_client_from_config(str(server.kubeconfig))
+        self._audit_log = server.audit_log
         self.kubectl = server.kubectl
         self.namespace = namespace
         self.core = client.CoreV1Api(self._api)
@@ -129,6 +130,15 @@ class World:
         wait_until(found, f"a pod of {job}: {self.status(job)}")
         return live[0]
 
+    def next_pod(self, job: str, before: Document) -> Document:
+        """Waits for the trainer pod that takes the place of another."""
+
+        def is_another() -> bool:
+            return bool(self.first_pod(job)["metadata"]["uid"] != before["metadata"]["uid"])
+
+        wait_until(is_another, f"another pod of {job}: {self.status(job)}", 60)
+        return self.first_pod(job)
+
     def play_kubelet(self, pod: Document, phase: str, state: Document | None = None, **status: Any) -> None:
         """Writes what a kubelet would report of the trainer's container."""
         container = {
@@ -159,3 +169,11 @@ class World:
         kind = f"{plural}.{group}" if group else plural
         items = self.kubectl.get(kind, "-n", self.namespace, *arguments)["items"]
         return sorted(item["metadata"]["name"] for item in items)
+
+    def path(self, job: str) -> str:
+        """Returns a job's path at the API server."""
+        return f"/apis/strop.dev/v1alpha1/namespaces/{self.namespace}/finetunejobs/{job}"
+
+    def audit(self) -> list[Document]:
+        """Returns all that was asked of the API server so far."""
+        return [json.loads(line) for line in self._audit_log.read_text().splitlines()]

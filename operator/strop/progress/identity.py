@@ -18,7 +18,7 @@ VALID_SECONDS: Final = 60.0
 REMEMBERED: Final = 4096
 REVIEWS: Final = 16
 """Reviews at the same time: a flood of bad tokens must not become a flood on the API server."""
-TOKEN_LIMIT: Final = 8192
+TOKEN_LIMIT: Final = 4096
 POD_NAME: Final = "authentication.kubernetes.io/pod-name"
 POD_UID: Final = "authentication.kubernetes.io/pod-uid"
 ACCOUNT_PREFIX: Final = "system:serviceaccount:"

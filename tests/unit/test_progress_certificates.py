@@ -1,0 +1,80 @@
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from strop.progress.certificates import AUTHORITY_LIFE, CERTIFICATE_LIFE, Certificates, renewed
+
+HOST = "strop-progress.strop-system.svc"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def count(pem: str) -> int:
+    return len(x509.load_pem_x509_certificates(pem.encode()))
+
+
+def signed_by(certificates: Certificates) -> bool:
+    authority = x509.load_pem_x509_certificates(certificates.bundle.encode())[0]
+    leaf = x509.load_pem_x509_certificate(certificates.certificate.encode())
+    leaf.verify_directly_issued_by(authority)
+    return True
+
+
+def test_the_first_start_makes_an_authority_and_a_certificate() -> None:
+    made = renewed(None, HOST, NOW)
+    assert count(made.bundle) == 1
+    assert signed_by(made)
+
+
+def test_what_is_good_for_a_while_stays() -> None:
+    made = renewed(None, HOST, NOW)
+    assert renewed(made, HOST, NOW + timedelta(days=30)) is made
+
+
+def test_a_certificate_is_renewed_before_its_end_by_the_same_authority() -> None:
+    made = renewed(None, HOST, NOW)
+    later = renewed(made, HOST, NOW + CERTIFICATE_LIFE - timedelta(days=20))
+    assert later.bundle == made.bundle
+    assert later.certificate != made.certificate
+    assert signed_by(later)
+
+
+def test_another_address_needs_another_certificate() -> None:
+    made = renewed(None, HOST, NOW)
+    assert renewed(made, "other.svc", NOW).certificate != made.certificate
+
+
+def test_an_authority_near_its_end_is_followed_while_the_old_one_is_still_trusted() -> None:
+    made = renewed(None, HOST, NOW)
+    later = renewed(made, HOST, NOW + AUTHORITY_LIFE - timedelta(days=100))
+    assert count(later.bundle) == 2
+    assert later.bundle.endswith(made.bundle)
+    assert signed_by(later)
+    after_its_end = renewed(made, HOST, NOW + AUTHORITY_LIFE + timedelta(days=1))
+    assert count(after_its_end.bundle) == 1
+
+
+@pytest.mark.parametrize("host", [HOST, "127.0.0.1", "localhost"])
+def test_a_strict_client_takes_it(host: str, tmp_path: Path) -> None:
+    made = renewed(None, host, datetime.now(UTC))
+    (tmp_path / "tls.pem").write_text(made.certificate + made.key)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "tls.pem")
+    client = ssl.create_default_context(cadata=made.bundle)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server, server_hostname=host),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    done: set[int] = set()
+    for _ in range(10):
+        for index, end in enumerate(ends):
+            try:
+                end.do_handshake()
+                done.add(index)
+            except ssl.SSLWantReadError:
+                continue
+    assert done == {0, 1}
