@@ -14,6 +14,7 @@ import pytest
 from strop.cli import machine
 from strop.planning.inputs import Job, Pool
 from strop.planning.resolve import resolve
+from strop_trainer.manifest import Manifest, dump_manifest, list_files
 from strop_trainer.plan import load_plan
 from tests.support.cli import Answer, Strop, config_map, rows, runner, write
 from tests.support.jobs import termination
@@ -281,24 +282,40 @@ def test_run_without_the_trainer_says_how_to_get_it(strop: Strop, tmp_path: Path
     assert "pip install 'strop[trainer]'" in answer.err
 
 
+def published(folder: Path, content: str = "x") -> None:
+    """Make a version with one file."""
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(content, encoding="utf-8")
+    manifest = Manifest(
+        model=folder.parent.name,
+        job_uid="uid",
+        plan_digest="sha256:0",
+        created_at="2026-01-01T00:00:00Z",
+        files=list_files(folder),
+    )
+    (folder / "manifest.json").write_bytes(dump_manifest(manifest))
+
+
 def test_models_lists_versions_with_their_aliases(strop: Strop, tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
     for number in (1, 2, 10):
-        (tmp_path / f"registry/team-a/bot/{number}").mkdir(parents=True)
-    (tmp_path / "registry/team-a/bot/.staging-11").mkdir()
-    (tmp_path / "registry/team-b/bot/1").mkdir(parents=True)
-    (tmp_path / "registry/team-b/bot/index.json").write_text("{broken", encoding="utf-8")
-    (tmp_path / "registry/team-a/bot/index.json").write_text('{"aliases": {"latest": 10, "best": 2}}', encoding="utf-8")
-    answer = strop("models", "--registry", tmp_path / "registry")
+        published(registry / f"team-a/bot/{number}")
+    published(registry / "team-b/bot/1")
+    (registry / "team-a/bot/.staging-11").mkdir()
+    (registry / "team-a/bot/11").mkdir()
+    (registry / "team-b/bot/index.json").write_text("{broken", encoding="utf-8")
+    (registry / "team-a/bot/index.json").write_text('{"aliases": {"latest": 10, "best": 2}}', encoding="utf-8")
+    answer = strop("models", "--registry", registry)
     assert answer.code == 0
     lines = [line.split() for line in answer.out.splitlines() if "bot" in line]
-    assert [line[:4] for line in lines[:3]] == [
-        ["team-a", "bot", "1", str(tmp_path / "registry/team-a/bot/1")],
-        ["team-a", "bot", "2", "best"],
-        ["team-a", "bot", "10", "latest"],
+    assert lines == [
+        ["team-a", "bot", "1", "2026-01-01T00:00:00Z", "0.0", "MB", "team-a/bot/1"],
+        ["team-a", "bot", "2", "best", "2026-01-01T00:00:00Z", "0.0", "MB", "team-a/bot/2"],
+        ["team-a", "bot", "10", "latest", "2026-01-01T00:00:00Z", "0.0", "MB", "team-a/bot/10"],
+        ["team-b", "bot", "1", "2026-01-01T00:00:00Z", "0.0", "MB", "team-b/bot/1"],
     ]
-    assert len(lines) == 4
-    assert "team-a" not in strop("models", "--registry", tmp_path / "registry", "-n", "team-b").out
-    assert "no version in" in strop("models", "--registry", tmp_path / "registry", "-n", "team-c").out
+    assert "team-a" not in strop("models", "--registry", registry, "-n", "team-b").out
+    assert "no version in" in strop("models", "--registry", registry, "-n", "team-c").out
 
 
 def test_models_without_a_registry_says_so(strop: Strop) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from strop.cli.errors import CliError, missing_input
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.manifest import NAME, Manifest, read_manifest
+
+_INDEX: Final = "index.json"
 
 
 @dataclass(frozen=True)
@@ -24,22 +27,19 @@ class Version:
     model: str
     number: int
     path: Path
+    manifest: Manifest
     aliases: tuple[str, ...]
 
 
 def versions_in(root: Path, namespace: str | None = None) -> list[Version]:
     """Return the versions under `root/<namespace>/<model>/<N>`, by namespace, model and number."""
-    found: list[Version] = []
-    for space in _folders(root):
-        if namespace not in {None, space.name}:
-            continue
-        for model in _folders(space):
-            aliases = _json(model / "index.json").get("aliases", {})
-            numbers = sorted(int(folder.name) for folder in _folders(model) if folder.name.isdecimal())
-            for number in numbers:
-                own = tuple(sorted(alias for alias, target in aliases.items() if str(target) == str(number)))
-                found.append(Version(space.name, model.name, number, model / str(number), own))
-    return found
+    return [
+        version
+        for space in _folders(root)
+        if namespace in {None, space.name}
+        for model in _folders(space)
+        for version in _versions_of(space.name, model)
+    ]
 
 
 def show_models(console: Console, root: Path, namespace: str | None) -> None:
@@ -55,30 +55,60 @@ def show_models(console: Console, root: Path, namespace: str | None) -> None:
         console.print(f"no version in {root}", soft_wrap=True)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("Namespace", "Model", "Version", "Aliases", "Path"):
+    for header in ("Namespace", "Model", "Version", "Aliases", "Published", "Size", "Path"):
         table.add_column(header, overflow="fold")
     for version in versions:
         table.add_row(
-            version.namespace, version.model, str(version.number), ", ".join(version.aliases), str(version.path)
+            version.namespace,
+            version.model,
+            str(version.number),
+            ", ".join(version.aliases),
+            version.manifest.created_at,
+            f"{version.manifest.size_bytes / 10**6:.1f} MB",
+            str(version.path.relative_to(root)),
         )
     console.print(table)
 
 
 def verify_versions(paths: Sequence[Path]) -> Iterator[str]:
-    """Check versions; give one line for each that is as published.
+    """Check versions: each path is one, or a model, namespace or registry with some in it.
+
+    Gives one line for each that is as it was published.
 
     Raises:
-        CliError: a folder is not there (66), or is not as it was published (65), with every problem.
+        CliError: a folder is not there or holds no version (66), or is not as it was published (65).
     """
-    from strop_trainer.registry import verify  # noqa: PLC0415 - the registry's schema is needed here only
+    from strop_trainer.registry import verify  # noqa: PLC0415 - the registry's schemas are needed here only
 
+    problems: list[str] = []
     for path in paths:
         if not path.is_dir():
             raise missing_input(f"{path}: no such folder")
-        problems = verify(path)
-        if problems:
-            raise CliError(ExitCode.BAD_DATA, *(f"{path}: {problem}" for problem in problems))
-        yield f"{path}: as published"
+        for version in _verifiable(path):
+            found = verify(version)
+            problems += [f"{version}: {problem}" for problem in found]
+            if not found:
+                yield f"{version}: as published"
+    if problems:
+        raise CliError(ExitCode.BAD_DATA, *problems)
+
+
+def _verifiable(path: Path) -> list[Path]:
+    """Return the version that a path is, or the models in it."""
+    if (path / NAME).exists() or (path / _INDEX).exists():
+        return [path]
+    found = sorted(index.parent for pattern in (f"*/{_INDEX}", f"*/*/{_INDEX}") for index in path.glob(pattern))
+    return found or [path]
+
+
+def _versions_of(namespace: str, model: Path) -> Iterator[Version]:
+    aliases = _json(model / _INDEX).get("aliases")
+    targets = aliases if isinstance(aliases, dict) else {}
+    for number in sorted(int(folder.name) for folder in _folders(model) if folder.name.isdecimal()):
+        path = model / str(number)
+        if manifest := read_manifest(path):
+            own = tuple(sorted(alias for alias, target in targets.items() if target == number))
+            yield Version(namespace, model.name, number, path, manifest, own)
 
 
 def _folders(root: Path) -> list[Path]:
