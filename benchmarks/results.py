@@ -28,7 +28,8 @@ class Goal:
     def row(self) -> str:
         """Return the Markdown table row."""
         sign = "≤" if self.at_most else "≥"
-        return f"| {self.name} | {self.value:.3g} {self.unit} | {sign} {self.limit:.3g} {self.unit} | {'met' if self.met else '**missed**'} |"
+        verdict = "met" if self.met else "**missed**"
+        return f"| {self.name} | {self.value:.3g} {self.unit} | {sign} {self.limit:.3g} {self.unit} | {verdict} |"
 
 
 @dataclass

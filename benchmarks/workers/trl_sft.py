@@ -1,6 +1,7 @@
 """TRL's SFTTrainer with its own defaults: the peer of the training-speed benchmark.
 
-Reads one JSON object from standard input (model, rows, steps, batch, rank, alpha, learning_rate, max_length, precision), prints one.
+Reads one JSON object from standard input (model, rows, steps, rank, alpha, learning_rate, max_length, options) and
+prints one.
 """
 
 from __future__ import annotations

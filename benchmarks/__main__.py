@@ -1,0 +1,58 @@
+"""Run benchmarks and write docs/benchmarks.md.
+
+    python -m benchmarks [operator] [training] [trainer]     # all, where none is named
+
+A section that did not run keeps what its last run wrote.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.results import machine
+
+MODULES = {"training": "training_speed", "trainer": "trainer_overhead", "operator": "operator_overhead"}
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+Ratios against a peer or a limit, taken in one run. `make bench` writes this page; figures of a shared machine are noisy.
+"""
+MARK = "<!-- {name} -->"
+
+console = Console(highlight=False)
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return the page's sections by name."""
+    parts = re.split(r"<!-- (\w+) -->\n", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def main() -> int:
+    """Entry point: 1 where a goal was missed."""
+    chosen = sys.argv[1:] or list(MODULES)
+    if unknown := set(chosen) - set(MODULES):
+        console.print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
+        return 64
+    known = sections(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    missed = False
+    for name in chosen:
+        console.print(f"== {name}")
+        result = importlib.import_module(f"benchmarks.{MODULES[name]}").measure()
+        today = datetime.datetime.now(tz=datetime.UTC).date()
+        known[name] = f"{result.markdown()}\n_{today}, {machine()}._\n\n"
+        console.print(known[name])
+        missed |= not all(goal.met for goal in result.goals)
+        ordered = [MARK.format(name=each) + "\n" + known[each] for each in MODULES if each in known]
+        PAGE.write_text("\n".join([HEAD, *ordered]), encoding="utf-8")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
