@@ -15,9 +15,9 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.api
 
-POOL = {"name": "cpu", "spec": {"cpuPerNode": "8", "memoryPerNode": "32Gi"}}
+SIZE = {"cpuPerNode": "8", "memoryPerNode": "32Gi"}
 VALUES: dict[str, Any] = {
-    "pools": [POOL],
+    "pools": [{"name": "cpu", "spec": SIZE}, {"name": "spare", "spec": SIZE}],
     "registry": {"createClaims": [{"namespace": "team", "size": "1Gi"}]},
 }
 JOB = {
@@ -141,19 +141,50 @@ def test_editor_and_viewer_of_a_namespace_may_do_what_their_roles_say(installed:
     assert editor("delete", "finetunejob", "tune", "-n", "team").returncode == 0
 
 
-def test_upgrade_changes_pools_in_place_and_takes_away_what_is_no_longer_named(installed: ApiServer) -> None:
-    kubectl = installed.kubectl
-    before = kubectl.get("computepool", "cpu")["metadata"]["uid"]
-    changed = {**POOL, "spec": {**POOL["spec"], "memoryPerNode": "64Gi"}}  # type: ignore[dict-item]
-    upgrade(installed, VALUES | {"pools": [changed, {**POOL, "name": "second"}], "replicas": 2})
-    pool = kubectl.get("computepool", "cpu")
-    assert pool["metadata"]["uid"] == before
-    assert pool["spec"]["memoryPerNode"] == "64Gi"
-    assert kubectl.get("pdb", "strop", "-n", NAMESPACE)["spec"]["maxUnavailable"] == 1
+def pools(server: ApiServer) -> dict[str, str]:
+    """Returns the memory of each pool."""
+    return {
+        each["metadata"]["name"]: each["spec"]["memoryPerNode"] for each in server.kubectl.get("computepools")["items"]
+    }
 
-    upgrade(installed, VALUES | {"pools": [changed]})
-    assert [each["metadata"]["name"] for each in kubectl.get("computepools")["items"]] == ["cpu"]
+
+def sized(name: str, memory: str) -> dict[str, Any]:
+    return {"name": name, "spec": {"cpuPerNode": "8", "memoryPerNode": memory}}
+
+
+def test_first_upgrade_takes_over_the_pools_that_hooks_made(installed: ApiServer) -> None:
+    """One is changed, one goes away; from then on, they are changed in place."""
+    assert pools(installed) == {"cpu": "32Gi", "spare": "32Gi"}
+    upgrade(installed, VALUES | {"pools": [sized("cpu", "64Gi"), sized("new", "1Gi")]})
+    assert pools(installed) == {"cpu": "64Gi", "new": "1Gi"}
+    before = installed.kubectl.get("computepool", "cpu")["metadata"]["uid"]
+
+    upgrade(installed, VALUES | {"pools": [sized("cpu", "128Gi")]})
+    assert pools(installed) == {"cpu": "128Gi"}
+    assert installed.kubectl.get("computepool", "cpu")["metadata"]["uid"] == before
+
+
+def test_rollback_to_the_first_release_has_its_pools(installed: ApiServer) -> None:
+    helm("rollback", RELEASE, "1", "--namespace", NAMESPACE, kubeconfig=installed.kubeconfig)
+    assert pools(installed) == {"cpu": "32Gi", "spare": "32Gi"}
+    upgrade(installed, VALUES | {"pools": [sized("cpu", "16Gi")]})
+    assert pools(installed) == {"cpu": "16Gi"}
+
+
+def test_upgrade_takes_away_what_is_no_longer_wanted(installed: ApiServer) -> None:
+    kubectl = installed.kubectl
+    upgrade(installed, VALUES | {"replicas": 2})
+    assert kubectl.get("pdb", "strop", "-n", NAMESPACE)["spec"]["maxUnavailable"] == 1
+    upgrade(installed, VALUES)
     assert kubectl.get("pdb", "-n", NAMESPACE)["items"] == []
+
+
+def test_uninstall_of_the_very_first_release_leaves_no_pool() -> None:
+    with ApiServer() as server:
+        upgrade(server, {"pools": [sized("cpu", "1Gi")]})
+        assert pools(server) == {"cpu": "1Gi"}
+        helm("uninstall", RELEASE, "--namespace", NAMESPACE, kubeconfig=server.kubeconfig)
+        assert pools(server) == {}
 
 
 def test_commands_of_the_upgrade_page_work(installed: ApiServer) -> None:
