@@ -41,7 +41,8 @@ class OperatorProcess:
             namespace: Its own namespace.
             **environment: Further STROP_* variables, without the prefix, in lower case.
         """
-        self.metrics_port, self.progress_port = _free_port(), _free_port()
+        self.metrics_port = _free_port()
+        self.progress_port = int(environment.pop("progress_port", 0)) or _free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="strop-operator-"))
         self._environment = {
             "PATH": os.environ["PATH"],
@@ -113,6 +114,10 @@ class OperatorProcess:
             return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+    def leads(self) -> bool:
+        """Says whether it holds the Lease and looks after jobs."""
+        return "strop_leader 1.0" in self.ask("/metrics")[1]
 
     def memory(self) -> int:
         """Returns its resident memory, in bytes."""
