@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from docs import chart_reference, code_reference, crd_reference  # noqa: E402 - docs is no installed package
+from docs import chart_reference, code_reference, crd_reference, planning_reference  # noqa: E402 - docs is no installed package
 
 Files = Mapping[Path, str]
 
@@ -23,7 +23,12 @@ def _chart() -> Files:
     return {path.relative_to(ROOT): text for path, text in chart_reference.files(chart_reference.render()).items()}
 
 
-SOURCES: tuple[Callable[[], Files], ...] = (crd_reference.files, code_reference.files, _chart)
+SOURCES: tuple[Callable[[], Files], ...] = (
+    crd_reference.files,
+    code_reference.files,
+    planning_reference.files,
+    _chart,
+)
 
 
 def drift(root: Path, sources: Sequence[Callable[[], Files]] = SOURCES) -> dict[Path, str]:

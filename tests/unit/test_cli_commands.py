@@ -346,7 +346,7 @@ def test_logs_without_kubectl_says_so(strop: Strop, monkeypatch) -> None:
     ("arguments", "words"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["plan"], "Missing argument 'FILE...'"),
+        (["plan"], "Missing argument 'FILE'"),
         (["plan", "a", "-o", "xml"], "'xml' is not one of"),
         (["plan", "a", "--quick"], "No such option: --quick"),
     ],

@@ -38,14 +38,16 @@ app: Final = typer.Typer(
 
 _PIPE_WIDTH: Final = 160
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests; - is the standard input.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Manifests; - is the standard input.")]
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Namespace of objects that name none. Left out: default.")
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of objects that name none. Left out: default."),
 ]
 PoolFiles = Annotated[
-    list[str] | None, typer.Option("--pools", help="Manifests with ComputePools. Without any: this machine.")
+    list[str] | None,
+    typer.Option("--pools", metavar="FILE", help="Manifests with ComputePools. Without any: this machine."),
 ]
-OneJob = Annotated[str | None, typer.Option("--job", help="Only the job of this name.")]
+OneJob = Annotated[str | None, typer.Option("--job", metavar="NAME", help="Only the job of this name.")]
 Volumes = Annotated[
     list[str] | None, typer.Option("--volume", metavar="CLAIM=DIR", help="Folder that stands for a claim.")
 ]
@@ -174,7 +176,7 @@ def _run_one(item: Planned, config_maps: dict[tuple[str, str], dict[str, bytes]]
 
 @app.command()
 def verify(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders of published versions.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Folders of published versions.")],
 ) -> None:
     """Check published versions: that every file is there, unchanged, and nothing else is."""
     for line in verify_versions(paths):
