@@ -153,12 +153,13 @@ def _address(resource: Resource) -> tuple[str, str, str]:
 async def _login(**_: Any) -> kopf.ConnectionInfo:
     """Give kopf the very credentials of our own client, read anew each time it asks."""
     configuration = await load_configuration()
-    bearer = (await configuration.auth_settings()).get("BearerToken", {}).get("value") or ""
+    # The client's loaders disagree on the scheme's case: "Bearer" from a kubeconfig, "bearer" in a pod.
+    _, _, token = ((await configuration.auth_settings()).get("BearerToken", {}).get("value") or "").partition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
-        token=bearer.removeprefix("Bearer ") or None,
+        token=token or None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
     )
