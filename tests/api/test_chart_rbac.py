@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import kueue
 from tests.support.apiserver import ApiServer
 from tests.support.helm import CHART, NAMESPACE, RELEASE, helm, only, render
 from tests.support.jobs import termination
@@ -20,32 +21,6 @@ pytestmark = pytest.mark.api
 
 SIZE = {"cpuPerNode": "8", "memoryPerNode": "32Gi"}
 POOLS = [{"name": "cpu", "spec": SIZE}, {"name": "queued", "spec": {**SIZE, "queueName": "training", "cost": 9}}]
-WORKLOADS = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "workloads.kueue.x-k8s.io",
-        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/kueue"},
-    },
-    "spec": {
-        "group": "kueue.x-k8s.io",
-        "names": {"kind": "Workload", "plural": "workloads"},
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1beta1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-                    }
-                },
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +31,7 @@ def server() -> Iterator[ApiServer]:
             values={"pools": POOLS},
             kubeconfig=server.kubeconfig,
         )
-        server.kubectl.apply(WORKLOADS)
-        server.kubectl.wait("condition=Established", "crd/workloads.kueue.x-k8s.io")
+        kueue.install(server)
         yield server
 
 
@@ -147,25 +121,10 @@ def pause_in_queue(world: World) -> None:
     wait_until(lambda: "queued" in world.names("jobs"), "the Job is created")
     job = world.batch.read_namespaced_job("queued", world.namespace)
     assert job.metadata.labels["kueue.x-k8s.io/queue-name"] == "training"
-    place = ("kueue.x-k8s.io", "v1beta1", world.namespace, "workloads")
-    workload = {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
-        "kind": "Workload",
-        "metadata": {
-            "name": "job-queued",
-            "labels": {"kueue.x-k8s.io/job-uid": job.metadata.uid},
-            "ownerReferences": [
-                {"apiVersion": "batch/v1", "kind": "Job", "name": "queued", "uid": job.metadata.uid, "controller": True}
-            ],
-        },
-        "spec": {"active": True},
-    }
-    world.custom.create_namespaced_custom_object(*place, workload)
+    played = kueue.PlayedKueue(world)
+    played.queue("queued", "no quota left")
     world.patch("queued", suspend=True)
-    wait_until(
-        lambda: world.custom.get_namespaced_custom_object(*place, "job-queued")["spec"]["active"] is False,
-        "the Workload is paused",
-    )
+    wait_until(lambda: played.workload("queued")["spec"]["active"] is False, "the Workload is paused")
     world.delete("queued")
     wait_until(lambda: not world.job("queued"), "the job is deleted")
 
