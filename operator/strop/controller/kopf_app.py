@@ -1,15 +1,16 @@
 """Watching, by kopf: each event only names the job to look at. This is the one file that knows kopf.
 
-It runs in a thread with a loop of its own, since kopf cancels every task of its loop when it ends, and it ends on
-errors that pass by themselves. The `watch` that ended is begun anew; what it missed, the sweep finds.
+It runs in a thread with a loop of its own, which is thrown away with all its tasks when one of them ends, as they do
+on errors that pass by themselves. A watch that ended is begun anew; what it missed, the sweep finds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import kopf
@@ -50,7 +51,7 @@ class Watcher:
         self._stop = threading.Event()
 
     async def run(self) -> None:
-        """Watch until cancelled, or until kopf gives up.
+        """Watch until cancelled, or until something in kopf ends.
 
         Raises:
             Exception: whatever ended kopf.
@@ -62,21 +63,34 @@ class Watcher:
             if not ended.done():
                 ended.set_exception(error) if error else ended.set_result(None)
 
-        def work() -> None:
-            error: BaseException | None = None
-            try:
-                asyncio.run(self._operate())
-            except BaseException as raised:  # noqa: BLE001 - handed on to the waiting task
-                error = raised
-            loop.call_soon_threadsafe(settle, error)
+        def report(error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # our own loop may be gone by then
+                loop.call_soon_threadsafe(settle, error)
 
-        threading.Thread(target=work, name="kopf", daemon=True).start()
+        thread = threading.Thread(target=lambda: asyncio.run(self._operate(report)), name="kopf", daemon=True)
+        thread.start()
         try:
             await ended
         finally:
             self._stop.set()
 
-    async def _operate(self) -> None:
+    async def _operate(self, report: Callable[[BaseException | None], None]) -> None:
+        """Run kopf's tasks, and tell as soon as one of them ends.
+
+        `kopf.operator` would wait for the others first; one that retries a request waits for credentials then, for
+        ever, since the task that renews them is gone already.
+        """
+        error: BaseException | None = None
+        try:
+            tasks = await self._spawn()
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            error = next((task.exception() for task in ended if not task.cancelled() and task.exception()), None)
+        except Exception as raised:  # noqa: BLE001 - handed on to the waiting task
+            error = raised
+        finally:
+            report(error)
+
+    async def _spawn(self) -> Collection[asyncio.Task[Any]]:
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False
         settings.scanning.disabled = True
@@ -86,7 +100,7 @@ class Watcher:
         settings.process.ultimate_exiting_timeout = None
         settings.watching.label_selectors[PODS.plural] = names.LABEL_JOB
         settings.watching.label_selectors[BATCH_JOBS.group, BATCH_JOBS.plural] = names.LABEL_JOB
-        await kopf.operator(
+        return await kopf.spawn_tasks(
             registry=self._registry(),
             settings=settings,
             standalone=True,
@@ -154,12 +168,12 @@ async def _login(**_: Any) -> kopf.ConnectionInfo:
     """Give kopf the very credentials of our own client, read anew each time it asks."""
     configuration = await load_configuration()
     # The client's loaders disagree on the scheme's case: "Bearer" from a kubeconfig, "bearer" in a pod.
-    _, _, token = ((await configuration.auth_settings()).get("BearerToken", {}).get("value") or "").partition(" ")
+    bearer = (await configuration.auth_settings()).get("BearerToken", {}).get("value") or ""
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
-        token=token or None,
+        token=bearer.partition(" ")[2] or None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
     )
