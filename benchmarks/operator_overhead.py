@@ -1,7 +1,7 @@
 """How long the operator takes to act, and what it costs while there is nothing to do.
 
-Against a real etcd, kube-apiserver and controller-manager. The API server's audit log is the clock: when it answered the
-requests themselves. No kubelet runs: a hand writes what it would report, so that only the control plane is measured.
+Against a real etcd, kube-apiserver and controller-manager. The API server's audit log is the clock. No kubelet runs:
+a hand writes what it would report, so that only the control plane is measured.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def measure() -> Result:
         title="The operator",
         command=COMMAND,
         method=(
-            f"{JOBS} jobs one after another on an idle control plane (etcd, kube-apiserver, controller-manager), by the "
-            "API server's audit log; then ten minutes with nothing to do. The kubelet is played, so what it takes itself "
-            "to start a container and to report its end is not in the figures."
+            f"{JOBS} jobs one after another on an idle control plane (etcd, kube-apiserver, controller-manager), by "
+            "the API server's audit log; then ten minutes with nothing to do. The kubelet is played, so what it takes "
+            "itself to start a container and to report its end is not in the figures."
         ),
         goals=[
             Goal("kubectl apply → trainer pod created, median", statistics.median(to_pod), 1.0, "s"),
