@@ -251,7 +251,7 @@ def up() -> None:
 
 def main() -> int:
     """Entry point."""
-    action = sys.argv[1] if len(sys.argv) == 2 else ""  # noqa: PLR2004
+    action = sys.argv[1] if len(sys.argv) == 2 else ""
     try:
         if action == "up":
             up()
