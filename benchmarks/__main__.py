@@ -21,7 +21,7 @@ MODULES = {"training": "training_speed", "trainer": "trainer_overhead", "operato
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Ratios against a peer or a limit, taken in one run; `make bench` writes this page. Figures of a shared machine are noisy.
+Ratios against a peer or a limit, taken in one run; written by `make bench`. Figures of a shared machine are noisy.
 """
 MARK = "<!-- {name} -->"
 
