@@ -1,0 +1,123 @@
+"""The chart on real nodes: install, `helm test`, two replicas, and what a failure looks like."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.cluster import Cluster, image_archive
+from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
+from tests.support.paths import REPOSITORY
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+
+VALUES: dict[str, Any] = yaml.safe_load((REPOSITORY / "examples" / "demo-values.yaml").read_text())
+LEASE_SECONDS = 5
+POD = "app.kubernetes.io/component=operator"
+
+
+def upgrade(cluster: Cluster, **values: Any) -> None:
+    helm(
+        *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"),
+        values=VALUES | {"controller": {"leaseSeconds": LEASE_SECONDS}} | values,
+        kubeconfig=cluster.kubeconfig,
+        timeout=180,
+    )
+
+
+def helm_test(cluster: Cluster) -> subprocess.CompletedProcess[str]:
+    arguments = ("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s")
+    return helm(*arguments, kubeconfig=cluster.kubeconfig, check=False)
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Iterator[Cluster]:
+    """The release, in a namespace that enforces the restricted Pod Security Standard; removed if it was not there."""
+    assert image_archive("strop-operator").exists(), "run tests/cluster/build-images operator"
+    found = helm("list", "--namespace", NAMESPACE, "--output", "json", kubeconfig=cluster.kubeconfig).stdout
+    was_there = RELEASE in {each["name"] for each in json.loads(found)}
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    upgrade(cluster)
+    yield cluster
+    if was_there:
+        upgrade(cluster)
+    else:
+        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", kubeconfig=cluster.kubeconfig)
+
+
+def pods(cluster: Cluster) -> list[dict[str, Any]]:
+    """Returns the operator's pods that are not ending."""
+    found = cluster.kubectl.get("pods", "-n", NAMESPACE, "-l", POD)["items"]
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def holder(cluster: Cluster) -> str:
+    """Returns the name of the pod that holds the Lease; empty where none does."""
+    lease = cluster.kubectl.get("lease", RELEASE, "-n", NAMESPACE)
+    return str(lease["spec"].get("holderIdentity") or "")
+
+
+def settle(cluster: Cluster) -> None:
+    """Waits until one of the pods that are there holds the Lease."""
+    wait_until(
+        lambda: holder(cluster) in {pod["metadata"]["name"] for pod in pods(cluster)},
+        "one of the operator's pods holds the Lease",
+    )
+
+
+def test_installs_and_passes_its_own_test(installed: Cluster) -> None:
+    (pod,) = pods(installed)
+    (status,) = pod["status"]["containerStatuses"]
+    assert status["ready"]
+    assert status["restartCount"] == 0
+    result = helm_test(installed)
+    assert result.returncode == 0, result.stderr
+    assert "Succeeded" in result.stdout
+
+
+def test_operator_watches_with_the_rights_of_its_pod(installed: Cluster, namespace: str) -> None:
+    settle(installed)
+    job = {
+        "apiVersion": "strop.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "no-input", "namespace": namespace},
+        "spec": {
+            "task": "chat",
+            "model": {"source": "pvc://missing/model", "parameters": "135M"},
+            "dataset": {"train": [{"source": "configmap://missing/rows.jsonl"}]},
+        },
+    }
+    installed.kubectl.apply(job)
+    place = ("finetunejob/no-input", "-n", namespace)
+    installed.kubectl.wait("jsonpath={.status.phase}=Invalid", *place, timeout=10)
+    installed.kubectl("delete", *place, "--timeout=10s", check=True)
+
+
+def test_own_test_fails_where_no_operator_answers(installed: Cluster) -> None:
+    kubectl = installed.kubectl
+    kubectl("scale", "deployment", RELEASE, "-n", NAMESPACE, "--replicas=0", check=True)
+    wait_until(lambda: not kubectl.get("pods", "-n", NAMESPACE, "-l", POD)["items"], "the operator is gone")
+    result = helm_test(installed)
+    assert result.returncode != 0
+    log = kubectl("logs", f"{RELEASE}-test", "-n", NAMESPACE, check=True)
+    assert "refused" in log.stdout + log.stderr
+    upgrade(installed)
+
+
+def test_second_replica_takes_over(installed: Cluster) -> None:
+    upgrade(installed, replicas=2)
+    assert len(pods(installed)) == 2
+    assert installed.kubectl.get("pdb", RELEASE, "-n", NAMESPACE)["status"]["currentHealthy"] == 2
+    settle(installed)
+    first = holder(installed)
+
+    # Killed at once, it cannot give the Lease back.
+    installed.kubectl("delete", "pod", first, "-n", NAMESPACE, "--force", "--grace-period=0", check=True)
+    wait_until(lambda: holder(installed) not in ("", first), "the other replica holds the Lease", 4 * LEASE_SECONDS)
+    upgrade(installed)
+    assert len(pods(installed)) == 1
