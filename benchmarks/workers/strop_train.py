@@ -1,0 +1,34 @@
+"""Strop's trainer up to the end of its train stage, for the training-speed benchmark.
+
+Its environment is the trainer's (STROP_PLAN, …). Prints one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+
+from strop_trainer import __main__ as trainer
+from strop_trainer.context import Clock, StopRequest
+
+
+def main() -> None:
+    """Entry point."""
+    run = trainer.start(os.environ, StopRequest(), Clock())
+    for stage in (trainer.check, trainer.fetch, trainer.prepare, trainer.train):
+        stage(run)
+    metrics = [json.loads(line) for line in run.settings.metrics.read_text(encoding="utf-8").splitlines()]
+    print(
+        json.dumps(
+            {
+                "seconds": run.result.totals.seconds,
+                "tokens": run.result.totals.tokens,
+                "loss": [entry["loss"] for entry in metrics if "loss" in entry][-1],
+                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
+
+
+main()
