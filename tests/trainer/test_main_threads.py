@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from strop_trainer.errors import TrainerError
 from strop_trainer.threads import cgroup_quota, decide_threads, real_cores, set_threads
 
@@ -60,7 +61,16 @@ def test_hyperthreads_count_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("quota", "cores", "ranks", "threads"),
-    [(None, 8, 1, 8), (2.0, 8, 1, 2), (1.5, 8, 1, 1), (0.5, 8, 1, 1), (16.0, 8, 1, 8), (8.0, 8, 3, 2), (2.0, 8, 4, 1)],
+    [
+        (None, 8, 1, 8),
+        (2.0, 8, 1, 2),
+        (1.5, 8, 1, 1),
+        (1.8, 2, 1, 2),
+        (0.5, 8, 1, 1),
+        (16.0, 8, 1, 8),
+        (8.0, 8, 3, 2),
+        (2.0, 8, 4, 1),
+    ],
 )
 def test_threads_are_whole_cpus_of_the_quota_shared_by_ranks(quota, cores, ranks, threads) -> None:
     assert decide_threads(quota, cores, ranks) == threads

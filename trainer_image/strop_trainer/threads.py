@@ -7,6 +7,7 @@ is loaded, so this runs before torch or numpy is imported.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import MutableMapping
@@ -15,6 +16,9 @@ from pathlib import Path
 from strop_trainer.errors import bad_configuration
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+ROUND_UP = 0.25
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+KEEP_BYTES = 1 << 30
 
 
 def quota_v2(text: str) -> float | None:
@@ -77,6 +81,8 @@ def real_cores(cpus: set[int], root: Path = Path("/")) -> int:
 def decide_threads(quota: float | None, cores: int, ranks: int, asked: str | None = None) -> int:
     """Return the threads of one rank: whole CPUs of the quota, at most the real cores, shared by the ranks of a node.
 
+    A quota that misses a whole CPU by a quarter or less counts as one: the little throttling costs less than the core.
+
     Args:
         quota: CPUs of the cgroup, or None.
         cores: physical cores that may be used.
@@ -87,7 +93,7 @@ def decide_threads(quota: float | None, cores: int, ranks: int, asked: str | Non
         if not asked.isdigit() or int(asked) < 1:
             raise bad_configuration(f"STROP_THREADS: found {asked!r}, expected a whole number of at least 1")
         return int(asked)
-    usable = cores if quota is None else min(cores, max(1, int(quota)))
+    usable = cores if quota is None else min(cores, max(1, int(quota + ROUND_UP)))
     return max(1, usable // max(1, ranks))
 
 
@@ -102,3 +108,16 @@ def set_threads(environment: MutableMapping[str, str], ranks: int) -> tuple[int,
     environment["RAYON_NUM_THREADS"] = str(threads)
     limit = "no quota" if quota is None else f"a quota of {quota:g} CPUs"
     return threads, "STROP_THREADS" if asked else f"{limit}, {cores} cores, {ranks} rank(s) a node"
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc reuse freed memory instead of giving it back to the kernel; return whether it is glibc.
+
+    A training step allocates and frees the same megabytes thousands of times. By default each time is a fresh mapping
+    whose pages the kernel must zero, which on a CPU costs more than much of the arithmetic.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, KEEP_BYTES))

@@ -85,6 +85,10 @@ class ChatTask:
             if len(prompt_ids) >= max_length:
                 continue
             row_ids, _ = tokenize(messages[: last + 1], tokenizer)[-1]
+            if row_ids[: len(prompt_ids)] != prompt_ids:
+                # A token may span the end of the prompt in the whole row; asked for an answer, the model sees the prompt.
+                said = render(messages[: last + 1], tokenizer).rstrip().removeprefix(prompt)
+                row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
             asked = next(message["content"] for message in reversed(messages[:last]))
             found.append(Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length]))
         return found

@@ -1,0 +1,140 @@
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from strop_trainer import batches
+from strop_trainer.tasks.base import Example
+from tests.support.models import tiny_llama
+
+pytestmark = pytest.mark.trainer
+
+
+def example(seed: int, length: int) -> Example:
+    chance = random.Random(seed)
+    ids = [chance.randrange(3, 250) for _ in range(length)]
+    return Example(ids, [False] + [chance.random() < 0.5 for _ in range(length - 2)] + [True])
+
+
+EXAMPLES = [example(seed, length) for seed, length in enumerate((5, 17, 9, 30, 2))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+def load(folder: Path, attention: str = "sdpa") -> Any:
+    batches.register_attention()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.set_attn_implementation(attention)
+    return model.eval()
+
+
+def plain_loss(model: Any, examples: list[Example]) -> Any:
+    """Sum of the losses, row by row, by transformers' own loss on all logits."""
+    total = torch.zeros(())
+    for row in examples:
+        ids = torch.tensor([row.input_ids])
+        labels = ids.masked_fill(~torch.tensor([row.targets]), -100)
+        labels[:, 0] = -100
+        total = total + model(input_ids=ids, labels=labels).loss * row.target_count
+    return total
+
+
+def loss_of(model: Any, batch: batches.Batch) -> Any:
+    return torch.nn.functional.cross_entropy(batches.target_logits(model, batch), batch.labels, reduction="sum")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_packed_padded_and_plain_loss_and_gradient_are_equal(folder: Path, packed: bool) -> None:
+    plain = load(folder)
+    expected = plain_loss(plain, EXAMPLES)
+    expected.backward()
+    model = load(folder, batches.ATTENTION if packed else "sdpa")
+    batch = batches.pack(EXAMPLES) if packed else batches.pad(EXAMPLES, 0)
+    found = loss_of(model, batch)
+    found.backward()
+    assert batch.targets == sum(row.target_count for row in EXAMPLES)
+    assert batch.tokens == 63
+    assert abs(float((found - expected).detach())) / float(expected.detach()) < 1e-5
+    for (name, one), other in zip(plain.named_parameters(), model.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=2e-4, rtol=1e-3), name
+
+
+def test_a_model_without_logits_to_keep_gives_the_same_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = loss_of(load(folder), batches.pad(EXAMPLES, 0))
+    monkeypatch.setattr(batches, "_keeps_logits", lambda _model: False)
+    assert torch.equal(loss_of(load(folder), batches.pad(EXAMPLES, 0)), expected)
+
+
+def test_rows_stay_apart_only_by_our_attention(folder: Path) -> None:
+    apart, words = batches.keeps_rows_apart(load(folder, batches.ATTENTION), 250)
+    assert apart
+    assert "from itself alone" in words
+
+
+def test_a_model_that_mixes_rows_is_found_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mixing(module, query, key, value, attention_mask, **more):  # type: ignore[no-untyped-def]
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        return found.transpose(1, 2).contiguous(), None
+
+    monkeypatch.setattr(batches, "_segments", mixing)
+    apart, words = batches.keeps_rows_apart(load(folder, batches.ATTENTION), 250)
+    assert not apart
+    assert words == "a row changes when the row before it does"
+    monkeypatch.undo()
+    batches.register_attention()
+
+
+def test_attention_with_extra_terms_is_refused_so_that_rows_are_padded(folder: Path) -> None:
+    model = load(folder, batches.ATTENTION)
+    original = model.forward
+    model.forward = lambda **inputs: original(**inputs, softcap=30.0)
+    apart, words = batches.keeps_rows_apart(model, 250)
+    assert not apart
+    assert "NotImplementedError" in words
+
+
+@pytest.mark.parametrize("window", [4, 16, 64])
+def test_a_sliding_window_is_kept_within_packed_rows(tmp_path: Path, window: int) -> None:
+    folder = tiny_llama(tmp_path / "m", architecture="mistral")
+
+    def windowed(attention: str) -> Any:
+        model = load(folder)
+        model.config.sliding_window = window
+        model.config.use_cache = False
+        model.set_attn_implementation(attention)
+        return model
+
+    expected = plain_loss(windowed("eager"), EXAMPLES)
+    found = loss_of(windowed(batches.ATTENTION), batches.pack(EXAMPLES))
+    assert abs(float(found - expected)) / float(expected) < 1e-5
+
+
+def test_micro_batches_hold_every_row_once_within_their_size() -> None:
+    rows = [example(seed, 2 + seed * 7 % 40) for seed in range(23)]
+    for packed in (True, False):
+        for size in (1, 4, 23, 50):
+            passes = batches.micro_batches(rows, size, packed=packed)
+            assert sorted(map(id, (row for part in passes for row in part))) == sorted(map(id, rows))
+            assert max(map(len, passes)) <= size
+            assert len(passes) == -(-23 // size)
+
+
+def test_packed_passes_hold_about_the_same_tokens() -> None:
+    rows = [example(seed, 2 + seed * 7 % 40) for seed in range(24)]
+    tokens = [sum(len(row.input_ids) for row in part) for part in batches.micro_batches(rows, 6, packed=True)]
+    assert max(tokens) - min(tokens) <= 40
+
+
+def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
+    epochs = [[row for step in range(e * 4, e * 4 + 4) for row in batches.step_rows(step, 10, 3, 5)] for e in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in epochs)
+    assert all(one != other for one, other in pairwise(epochs))
+    assert batches.step_rows(3, 10, 3, 5) == epochs[0][9:]
+    assert batches.step_rows(0, 10, 3, 6) != batches.step_rows(0, 10, 3, 5)

@@ -1,0 +1,209 @@
+"""From rows as tokens to what one forward pass reads.
+
+Legend: R rows, T tokens of all rows of a pass, L tokens of its longest row, N tokens whose prediction counts.
+
+Packed, the rows follow each other in one sequence of T tokens without padding. `strop_segments` is the attention that
+keeps them apart: each row attends to itself alone, at the cost of its own length squared and not of T squared, and
+without a mask. Models whose layers do not pass by our attention (state space models, soft caps) would mix rows; whether
+a model keeps them apart is tried before training, and rows are padded where it does not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from strop_trainer.tasks.base import Example
+
+ATTENTION = "strop_segments"
+DRIFT_LIMIT = 0.05
+"""Packed and alone may differ by rounding: relative to the norm of the logits, bf16 included."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Input of one forward pass."""
+
+    inputs: dict[str, Any]
+    """Arguments of the model but for logits_to_keep."""
+    keep: Any
+    """Positions whose logits are needed, (N,) packed, or those needed by any row, padded."""
+    select: Any
+    """None packed; padded, (R, kept) of bool: which of the kept logits count."""
+    labels: Any
+    """(N,) the tokens to be predicted there."""
+    tokens: int
+    """Tokens of the rows, without padding."""
+
+    @property
+    def targets(self) -> int:
+        """N."""
+        return int(self.labels.numel())
+
+
+def step_rows(step: int, rows: int, batch_size: int, seed: int) -> list[int]:
+    """Return the rows of an optimizer step, counted from 0: a pure function, so that a resumed run needs no state.
+
+    Each epoch is a shuffle of its own. The last step of an epoch takes the rows that are left.
+    """
+    per_epoch = steps_per_epoch(rows, batch_size)
+    epoch, index = divmod(step, per_epoch)
+    return list(_epoch_order(rows, seed, epoch)[index * batch_size : (index + 1) * batch_size])
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Return the optimizer steps in which all rows are seen once."""
+    return -(-rows // batch_size)
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(rows))
+    random.Random(f"{seed}:{epoch}").shuffle(order)  # noqa: S311 - an order, no secret
+    return tuple(order)
+
+
+def micro_batches(examples: Sequence[Example], size: int, *, packed: bool) -> list[list[Example]]:
+    """Share the rows of a step among forward passes of at most `size` rows.
+
+    The gradient is the same however they are shared; packed, each pass gets about the same number of tokens, which
+    bounds memory; padded, rows of like length go together, which saves padding.
+    """
+    order = sorted(examples, key=lambda example: -len(example.input_ids))
+    if not packed:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    passes: list[list[Example]] = [[] for _ in range(-(-len(order) // size))]
+    for example in order:
+        open_passes = [rows for rows in passes if len(rows) < size]
+        min(open_passes, key=lambda rows: sum(len(row.input_ids) for row in rows)).append(example)
+    return passes
+
+
+def pack(examples: Sequence[Example]) -> Batch:
+    """Put rows one after the other: (1, T), positions from 0 in each."""
+    import torch  # noqa: PLC0415
+
+    lengths = [len(example.input_ids) for example in examples]
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    ids = torch.tensor([token for example in examples for token in example.input_ids])
+    targets = torch.tensor([hit for example in examples for hit in (False, *example.targets[1:])])
+    at = targets.nonzero()[:, 0]
+    inputs = {
+        "input_ids": ids[None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
+    # The token at index i is predicted at position i - 1 of the same row.
+    return Batch(inputs, at - 1, None, ids[at], sum(lengths))
+
+
+def pad(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Put rows below each other: (R, L), padded on the right."""
+    import torch  # noqa: PLC0415
+
+    longest = max(len(example.input_ids) for example in examples)
+    ids = torch.full((len(examples), longest), pad_id)
+    mask = torch.zeros_like(ids)
+    targets = torch.zeros_like(ids, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        length = len(example.input_ids)
+        ids[row, :length] = torch.tensor(example.input_ids)
+        mask[row, :length] = 1
+        targets[row, 1:length] = torch.tensor(example.targets[1:], dtype=torch.bool)
+    predicting = targets.roll(-1, 1)
+    keep = predicting.any(0).nonzero()[:, 0]
+    return Batch({"input_ids": ids, "attention_mask": mask}, keep, predicting[:, keep], ids[targets], int(mask.sum()))
+
+
+def target_logits(model: Any, batch: Batch) -> Any:
+    """Return the logits that count, (N, V): the output layer, the widest of all, runs on those positions alone."""
+    if _keeps_logits(model):
+        logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
+    else:
+        logits = model(**batch.inputs, use_cache=False).logits[:, batch.keep]
+    return logits[0] if batch.select is None else logits[batch.select]
+
+
+def _keeps_logits(model: Any) -> bool:
+    import inspect  # noqa: PLC0415
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(type(base).forward).parameters
+
+
+def register_attention() -> None:
+    """Make `strop_segments` known to transformers."""
+    from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415 - seconds
+
+    AttentionInterface.register(ATTENTION, _segments)
+    AttentionMaskInterface.register(ATTENTION, lambda *_args, **_more: None)
+
+
+def _segments(_module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **more: Any) -> tuple[Any, None]:
+    """Attend within each row: query (1, heads, T, head size), key and value likewise, maybe with fewer heads."""
+    import torch  # noqa: PLC0415
+
+    del attention_mask  # there is none: rows are kept apart by being taken one by one
+    if more.get("softcap") is not None or more.get("position_bias") is not None or more.get("s_aux") is not None:
+        raise NotImplementedError("attention with extra terms")
+    lengths = more["cu_seq_lens_q"].diff().tolist()
+    window = more.get("sliding_window")
+    grouped = query.shape[1] != key.shape[1]
+    rows = []
+    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+        mask = None
+        if window is not None and q.shape[2] > window:
+            age = torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])[None]
+            mask = (age >= 0) & (age < window)
+        rows.append(
+            torch.nn.functional.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=mask is None,
+                dropout_p=more.get("dropout") or 0.0,
+                scale=more.get("scaling"),
+                enable_gqa=grouped,
+            )
+        )
+    return torch.cat(rows, 2).transpose(1, 2).contiguous(), None
+
+
+def keeps_rows_apart(model: Any, vocabulary: int) -> tuple[bool, str]:
+    """Try whether packed rows stay apart in this model, and why not.
+
+    A row's logits must not change in a single bit when the row before it changes, and must be, but for rounding, what
+    they are when the row is alone. The model's attention must be `strop_segments`.
+    """
+    import torch  # noqa: PLC0415
+
+    def ids(seed: int, length: int) -> list[int]:
+        return [random.Random(seed).randrange(vocabulary) for _ in range(length)]  # noqa: S311
+
+    def logits(*rows: list[int]) -> Any:
+        batch = pack([Example(row, [False] + [True] * (len(row) - 1)) for row in rows])
+        return target_logits(model, batch).float()
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            before, other, after = ids(1, 24), ids(2, 24), ids(3, 33)
+            first, second, alone = logits(before, after)[23:], logits(other, after)[23:], logits(after)
+    except (NotImplementedError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        return False, f"{type(error).__name__}: {error}"
+    finally:
+        model.train(training)
+    drift = float((first - alone).norm() / alone.norm())
+    if not torch.equal(first, second):
+        return False, "a row changes when the row before it does"
+    if not drift < DRIFT_LIMIT:
+        return False, f"a row differs by {drift:.1%} from itself alone"
+    return True, f"a packed row differs by {drift:.1e} from itself alone"

@@ -1,0 +1,123 @@
+"""Training state on disk: a checkpoint is there as a whole or not at all, and holds nothing that runs when loaded.
+
+A checkpoint is a folder: tensors as safetensors, the rest as JSON, and a manifest of sha256 that is written last. It is
+made under a temporary name, flushed, renamed and the rename flushed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop_trainer.context import say
+
+NAME = re.compile(r"step-(\d{9})")
+STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State as it was after a number of optimizer steps."""
+
+    step: int
+    tensors: dict[str, Any]
+    state: dict[str, Any]
+    """JSON."""
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Any],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+    identity: Mapping[str, str],
+) -> Path:
+    """Save a checkpoint and remove all but the `keep` newest.
+
+    Args:
+        folder: parent of all checkpoints.
+        step: optimizer steps done.
+        tensors: name → tensor.
+        state: JSON values.
+        keep: newest checkpoints that are kept, this one included.
+        identity: what a run must have in common with this one to resume from it, such as the plan's digest.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    final, staging = folder / f"step-{step:09d}", folder / f".step-{step:09d}.part"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
+    (staging / STATE).write_text(json.dumps({"identity": dict(identity), **state}, allow_nan=False))
+    manifest = {name: _sha256(staging / name) for name in (TENSORS, STATE)}
+    (staging / MANIFEST).write_text(json.dumps({"step": step, "sha256": manifest}))
+    for name in (TENSORS, STATE, MANIFEST, "."):
+        _flush(staging / name)
+    if final.exists():
+        shutil.rmtree(final)
+    staging.rename(final)
+    _flush(folder)
+    for old in _steps(folder)[keep:]:
+        shutil.rmtree(folder / f"step-{old:09d}", ignore_errors=True)
+    return final
+
+
+def load_newest(folder: Path, identity: Mapping[str, str]) -> Checkpoint | None:
+    """Return the newest valid checkpoint of this very run; others are passed over, and why is logged."""
+    for part in folder.glob(".step-*.part") if folder.is_dir() else ():
+        say(f"  {part.name}: half-written checkpoint, removed")
+        shutil.rmtree(part, ignore_errors=True)
+    for step in _steps(folder):
+        try:
+            return _load(folder / f"step-{step:09d}", step, identity)
+        except (OSError, ValueError, KeyError) as error:
+            say(f"  checkpoint of step {step} is not used: {error}")
+    return None
+
+
+def _load(path: Path, step: int, identity: Mapping[str, str]) -> Checkpoint:
+    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+
+    if not (path / MANIFEST).is_file():
+        raise ValueError("it has no manifest")
+    manifest = json.loads((path / MANIFEST).read_bytes())
+    if manifest["step"] != step or set(manifest["sha256"]) != {TENSORS, STATE}:
+        raise ValueError("its manifest is not one of ours")
+    for name, expected in manifest["sha256"].items():
+        if _sha256(path / name) != expected:
+            raise ValueError(f"{name} is not what was written")
+    state = json.loads((path / STATE).read_bytes())
+    found = state.pop("identity")
+    for name, value in identity.items():
+        if found.get(name) != value:
+            raise ValueError(f"it is of another {name}")
+    return Checkpoint(step, load_file(path / TENSORS), state)
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted((int(match[1]) for path in folder.iterdir() if (match := NAME.fullmatch(path.name))), reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""What a model is worth on rows that it has not learnt from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strop_trainer.batches import Batch, target_logits
+from strop_trainer.errors import TrainerError, bad_configuration
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.plan import EvaluationPlan
+from strop_trainer.tasks.base import Question, Task
+
+ANSWER_ROWS = 16
+"""Rows that are answered in one batch."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out row with both answers, for the report."""
+
+    prompt: str
+    reference: str
+    base: str
+    tuned: str
+
+
+def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
+    """Return eval_loss (mean over the target tokens, nats), perplexity and token_accuracy; consumes no randomness."""
+    import torch  # noqa: PLC0415 - seconds
+
+    training = model.training
+    model.eval()
+    loss = hits = count = 0.0
+    with torch.no_grad():
+        for batch in batches:
+            logits = target_logits(model, batch).float()
+            loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
+            hits += float((logits.argmax(-1) == batch.labels).sum())
+            count += batch.targets
+    model.train(training)
+    mean = loss / count
+    return {
+        "eval_loss": mean,
+        "perplexity": math.exp(mean) if mean < 700 else math.inf,  # noqa: PLR2004 - the largest float is e^709
+        "token_accuracy": hits / count,
+    }
+
+
+def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int) -> list[str]:
+    """Return the model's greedy answers, in the order of the questions. The model's attention must take a mask."""
+    import torch  # noqa: PLC0415 - seconds
+
+    training = model.training
+    model.eval()
+    ends = _end_tokens(model, tokenizer)
+    # Questions of like length go together: less padding.
+    order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt_ids))
+    answers: dict[int, str] = {}
+    for start in range(0, len(order), ANSWER_ROWS):
+        chosen = order[start : start + ANSWER_ROWS]
+        longest = max(len(questions[index].prompt_ids) for index in chosen)
+        ids = torch.full((len(chosen), longest), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, index in enumerate(chosen):
+            prompt = questions[index].prompt_ids
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        with torch.no_grad():
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                use_cache=True,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=ends,
+            )
+        for index, row in zip(chosen, output[:, longest:].tolist(), strict=True):
+            end = next((at for at, token in enumerate(row) if token in ends), len(row))
+            answers[index] = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+    model.train(training)
+    return [answers[index] for index in range(len(questions))]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    configured = model.generation_config.eos_token_id
+    found = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in [*found, tokenizer.eos_token_id] if token is not None})
+
+
+def check_gates(plan: EvaluationPlan, task: Task) -> None:
+    """Check that the gates name metrics that will be measured.
+
+    Raises:
+        TrainerError: one does not (exit 78).
+    """
+    needs_answers = set(task.score([""], [""]))
+    for field in ("minimum", "maximum"):
+        for name in getattr(plan, field):
+            if name not in task.metrics:
+                raise bad_configuration(
+                    f"evaluation.{field}.{name}: unknown metric, allowed for {task.name}: {', '.join(task.metrics)}"
+                )
+            if name in needs_answers and plan.generate_rows == 0:
+                raise bad_configuration(f"evaluation.{field}.{name}: needs evaluation.generateRows of at least 1")
+
+
+def apply_gates(metrics: dict[str, float], plan: EvaluationPlan) -> None:
+    """Stop a result that misses what the job asks for.
+
+    Raises:
+        TrainerError: it does (exit 76), with the numbers.
+    """
+    missed = [
+        f"{name}: found {metrics.get(name, math.nan):.4g}, {words} {bound:.4g}"
+        for bounds, words, holds in (
+            (plan.minimum, "expected at least", lambda found, bound: found >= bound),
+            (plan.maximum, "expected at most", lambda found, bound: found <= bound),
+        )
+        for name, bound in bounds.items()
+        if not holds(metrics.get(name, math.nan), bound)
+    ]
+    if missed:
+        raise TrainerError(
+            ExitCode.PROOF_FAILED,
+            "the tuned model misses a metric gate and is not published: " + "; ".join(missed),
+            reason="MetricGateMissed",
+        )

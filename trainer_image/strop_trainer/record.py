@@ -1,0 +1,51 @@
+"""All that a run has to tell, for the reports of its version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strop_trainer.evaluation import Sample
+from strop_trainer.plan import Plan
+from strop_trainer.tasks.base import DatasetStatistics
+
+if TYPE_CHECKING:
+    from strop_trainer.proof import ProofResult
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, told after its proof."""
+
+    plan: Plan
+    dataset: DatasetStatistics
+    truncated: int
+    """Sequences that lost their end to the maximum length."""
+    dropped: int
+    """Sequences that had nothing left to learn."""
+    tokens: int
+    """Of one epoch."""
+    target_tokens: int
+    """Of one epoch; what the assistant says."""
+    base_fingerprint: str
+    """sha256 over the base model's files."""
+    architecture: str
+    total_parameters: int
+    trainable_parameters: int
+    steps: int
+    tokens_per_second: float
+    """Trained, of the last attempt; 0 where nothing was left to train."""
+    peak_bytes: int
+    """Memory of the process."""
+    threads: int
+    packed: bool
+    metrics_base: dict[str, float]
+    metrics_tuned: dict[str, float]
+    samples: list[Sample]
+    proofs: list[ProofResult]
+    stage_seconds: dict[str, float]
+    """Stages that are done: all but publish."""
+    metrics_file: Path
+    """JSON lines: step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, rss_bytes; and of evaluations
+    on held-out rows step, epoch, eval_loss, perplexity, token_accuracy."""
