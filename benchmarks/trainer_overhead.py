@@ -34,7 +34,7 @@ def measure() -> Result:
         title="The trainer, beside training",
         command=COMMAND,
         method=(
-            "The quickstart (SmolLM2-135M-Instruct, LoRA) from the start of the process to its end, with an fp32 export; "
+            "The quickstart (SmolLM2-135M-Instruct, LoRA) from the start of the process to its end, fp32 export; "
             "not training or evaluation: start, imports, load, merge, export, proof, publish."
         ),
         goals=[

@@ -86,5 +86,5 @@ def measure() -> Result:
             Goal("tokens/s over TRL's defaults", speed[ours] / speed[peer], 1.0, "x", at_most=False),
             Goal("peak memory over TRL's defaults", middle(ours, "peak_bytes") / middle(peer, "peak_bytes"), 1.0, "x"),
         ],
-        tables=[table(["", "tokens/s", "peak GiB", "last loss"], rows)],
+        tables=[table(["", "tokens/s", "peak GiB", "mean loss"], rows)],
     )

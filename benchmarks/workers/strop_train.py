@@ -18,13 +18,13 @@ def main() -> None:
     run = trainer.start(os.environ, StopRequest(), Clock())
     for stage in (trainer.check, trainer.fetch, trainer.prepare, trainer.train):
         stage(run)
-    metrics = [json.loads(line) for line in run.settings.metrics.read_text(encoding="utf-8").splitlines()]
+    totals = run.result.totals
     print(
         json.dumps(
             {
-                "seconds": run.result.totals.seconds,
-                "tokens": run.result.totals.tokens,
-                "loss": [entry["loss"] for entry in metrics if "loss" in entry][-1],
+                "seconds": totals.seconds,
+                "tokens": totals.tokens,
+                "loss": totals.loss_sum / totals.targets,
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             }
         )

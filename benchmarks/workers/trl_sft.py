@@ -31,6 +31,7 @@ def main() -> None:
         config = SFTConfig(
             out,
             max_steps=task["steps"],
+            logging_steps=task["steps"],
             learning_rate=task["learning_rate"],
             max_length=task["max_length"],
             report_to="none",
