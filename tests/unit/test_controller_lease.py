@@ -14,8 +14,11 @@ class Store:
         self.lease: dict[str, Any] | None = None
         self.version = 0
         self.down = False
+        self.silent = False
 
     async def get(self, *_: Any) -> dict[str, Any] | None:
+        if self.silent:
+            await asyncio.sleep(3600)
         if self.down:
             raise ApiError(500, "InternalError", "down")
         return self.lease
@@ -93,6 +96,17 @@ async def test_a_lease_that_cannot_be_renewed_is_lost() -> None:
     with pytest.raises(LeaseLostError, match="could not be renewed"):
         await asyncio.wait_for(lease.hold(), 2)
     assert not lease.held
+
+
+async def test_a_server_that_never_answers_does_not_make_a_leader_of_two() -> None:
+    store = Store()
+    lease = candidate(store, "a", 0.6)
+    await lease.acquire()
+    store.silent = True
+    begin = asyncio.get_running_loop().time()
+    with pytest.raises(LeaseLostError):
+        await asyncio.wait_for(lease.hold(), 2)
+    assert asyncio.get_running_loop().time() - begin < 0.6, "before anyone else may take it"
 
 
 async def test_a_lease_that_was_taken_is_lost_at_once() -> None:

@@ -16,7 +16,7 @@ import aiohttp
 
 from strop.controller.client import ApiError, Client, load_configuration
 from strop.controller.kopf_app import Watcher
-from strop.controller.lease import Lease
+from strop.controller.lease import Lease, LeaseLostError
 from strop.controller.reconcile import Reconciler
 from strop.controller.resources import JOBS
 from strop.controller.settings import Settings
@@ -29,7 +29,7 @@ from strop.progress.writes import ProgressWriter
 LOGGER = logging.getLogger("strop")
 
 BAD_CONFIGURATION: Final = 78
-LEASE_LOST: Final = 1
+ENDED: Final = 1
 STOP_SECONDS: Final = 5.0
 """What is under way at SIGTERM may take so long to end."""
 FIRST_PAUSE: Final = 1.0
@@ -69,6 +69,10 @@ def _configure_logging(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else logging.Formatter(text))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     LOGGER.setLevel(settings.log_level)
+    if settings.log_level == "DEBUG":
+        logging.getLogger("kopf").setLevel(settings.log_level)
+    else:  # at each start it warns that it has no signals to handle, which is as it should be
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 class Operator:
@@ -111,8 +115,8 @@ class Operator:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
         code = 0
         if task.done():
-            LOGGER.error("the operator ends: %s", task.exception(), exc_info=task.exception())
-            code = LEASE_LOST
+            _tell_end(task.exception())
+            code = ENDED
         else:
             LOGGER.info("told to stop")
         task.cancel()
@@ -188,6 +192,15 @@ class Operator:
             return None if self._watches else "no watch runs"
 
         return ready
+
+
+def _tell_end(error: BaseException | None) -> None:
+    """The Lease is lost now and then; whatever else ends the operator is a bug, and told with its traceback."""
+    lost = error.subgroup(LeaseLostError) if isinstance(error, BaseExceptionGroup) else None
+    if lost:
+        LOGGER.error("the operator ends: %s", lost.exceptions[0])
+    else:
+        LOGGER.error("the operator ends", exc_info=error)
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:

@@ -97,6 +97,8 @@ class Watcher:
         settings.watching.chunk_size = 500
         settings.watching.server_timeout = 600
         settings.queueing.idle_timeout = 1.0
+        # A watch that fails for longer ends, and is begun anew with patience of our own, and seen in a metric.
+        settings.networking.error_backoffs = (1, 2, 4)
         settings.process.ultimate_exiting_timeout = None
         settings.watching.label_selectors[PODS.plural] = names.LABEL_JOB
         settings.watching.label_selectors[BATCH_JOBS.group, BATCH_JOBS.plural] = names.LABEL_JOB

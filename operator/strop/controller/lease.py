@@ -43,7 +43,7 @@ class Lease:
         """Wait until the Lease is ours."""
         LOGGER.info("waiting for Lease %s/%s", self._namespace, self._name)
         while not self.held:
-            self.held = await self._try()
+            self.held = await self._try(self._seconds / 3)
             if not self.held:
                 await asyncio.sleep(self._seconds / 3)
         LOGGER.info("%s holds Lease %s/%s", self._identity, self._namespace, self._name)
@@ -54,15 +54,19 @@ class Lease:
         Raises:
             LeaseLostError: it was taken, or could not be renewed in time.
         """
-        renewed = self._time()
+        pause = self._seconds / 3
+        # Ours alone until a third of its time is left: nobody else may take it before its end.
+        deadline = self._time() + self._seconds * 2 / 3
         while True:
-            await asyncio.sleep(self._seconds / 3)
+            await asyncio.sleep(pause)
             begin = self._time()
-            if await self._try():
-                renewed = begin
-            elif self._time() - renewed > self._seconds * 2 / 3:
+            if await self._try(max(deadline - begin, 0.0)):
+                pause, deadline = self._seconds / 3, begin + self._seconds * 2 / 3
+            elif self._time() >= deadline:
                 self.held = False
                 raise LeaseLostError(f"Lease {self._namespace}/{self._name} could not be renewed in time")
+            else:
+                pause = self._seconds / 15
 
     async def release(self) -> None:
         """Give the Lease back, so that the next operator need not wait for its end."""
@@ -76,16 +80,15 @@ class Lease:
         except CALM as error:
             LOGGER.warning("the Lease is not given back, and runs out by itself: %s", error)
 
-    async def _try(self) -> bool:
+    async def _try(self, patience: float) -> bool:
         try:
-            found = await asyncio.wait_for(
-                self._client.get(LEASES, self._name, self._namespace), timeout=self._seconds / 3
-            )
-            if found is not None and not self._is_free(found):
-                return False
-            await asyncio.wait_for(self._write(found, self._identity, round(self._seconds)), self._seconds / 3)
+            async with asyncio.timeout(patience):
+                found = await self._client.get(LEASES, self._name, self._namespace)
+                if found is not None and not self._is_free(found):
+                    return False
+                await self._write(found, self._identity, round(self._seconds))
         except CALM as error:
-            LOGGER.warning("Lease %s/%s: %s", self._namespace, self._name, error or "no answer in time")
+            LOGGER.warning("Lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
             return False
         return True
 
