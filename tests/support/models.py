@@ -77,6 +77,7 @@ def tiny_llama(
     tie_word_embeddings: bool = True,
     seed: int = 0,
     architecture: str = "llama",
+    head_dim: int | None = None,
 ) -> Path:
     """Write a random tiny model (about 0.1 million parameters, fp32) with tokenizer and chat template to `path`.
 
@@ -88,6 +89,7 @@ def tiny_llama(
         tie_word_embeddings: whether the output layer shares the embedding.
         seed: of the random weights.
         architecture: a transformers model type whose configuration has Llama's field names, such as qwen2 or mistral.
+        head_dim: width of one attention head; hidden_size / 4 where left out.
     """
     import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
@@ -101,6 +103,7 @@ def tiny_llama(
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim or hidden_size // 4,
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,0 +1,101 @@
+"""What PyTorch answers in fp32: the truth that an export is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """A greedy answer.
+
+    Args:
+        tokens: S of them, the end of sequence included where it was reached.
+        logits: float32 (S, V), from which each token was chosen.
+    """
+
+    tokens: list[int]
+    logits: Any
+
+
+@dataclass(frozen=True)
+class Reference:
+    """PyTorch's side of the proof.
+
+    Args:
+        logits: one float32 (P, V) a row: the last P positions of the row.
+        greedy: answers to the first rows' prompts.
+        end_tokens: tokens that end an answer.
+        texts: the answers as text.
+    """
+
+    logits: list[Any]
+    greedy: list[Greedy]
+    end_tokens: frozenset[int]
+    texts: list[str]
+
+
+def run_reference(
+    merged: Path, rows: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], positions: int, max_new_tokens: int
+) -> Reference:
+    """Run the merged model in fp32 over whole rows, and greedily from prompts.
+
+    Args:
+        merged: Hugging Face folder.
+        rows: token ids.
+        prompts: token ids to be answered freely.
+        positions: logits kept a row, the last ones; bounds the memory.
+        max_new_tokens: length of an answer at most.
+    """
+    import torch  # noqa: PLC0415 - seconds, only where it is used
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        merged, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    ).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    ends = end_tokens(model, tokenizer)
+    with torch.inference_mode():
+        logits = [
+            model(input_ids=torch.tensor([list(row)]), logits_to_keep=min(positions, len(row)), use_cache=False)
+            .logits[0]
+            .float()
+            .numpy()
+            for row in rows
+        ]
+        greedy = [_greedy(model, prompt, ends, max_new_tokens) for prompt in prompts]
+    return Reference(logits, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: the model's, and the tokenizer's end of turn."""
+    found = model.generation_config.eos_token_id
+    ends = {found} if isinstance(found, int) else set(found or ())
+    return frozenset(ends | {tokenizer.eos_token_id} - {None})
+
+
+def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """Return an answer as text."""
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def _greedy(model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_tokens: int) -> Greedy:
+    import torch  # noqa: PLC0415
+    from transformers import GenerationConfig  # noqa: PLC0415
+
+    ids = torch.tensor([list(prompt)])
+    # In place of the model's own, whose penalties and temperature would count as defaults.
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(ends),
+        pad_token_id=min(ends, default=0),
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
+    tokens = output.sequences[0, len(prompt) :].tolist()
+    return Greedy(tokens, torch.cat(output.logits).float().numpy())

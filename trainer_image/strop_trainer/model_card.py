@@ -1,0 +1,80 @@
+"""README.md: the model card, with Hugging Face's metadata. It says what was measured, and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from strop_trainer.documents import TrainingDocument
+
+if TYPE_CHECKING:
+    from strop_trainer.record import RunRecord
+
+_TAGS = {"chat": "text-generation", "text-generation": "text-generation", "instruction": "text-generation"}
+
+
+def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence[str]) -> str:
+    """Return the card's text.
+
+    Args:
+        record: the run.
+        training: what training.json says.
+        folders: of models in the version, such as `onnx` and `adapter`.
+    """
+    front = yaml.safe_dump(_metadata(record), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n" + _template().render(
+        record=record,
+        training=training,
+        name=record.plan.placement.output.model,
+        plan=record.plan.training,
+        folders=folders,
+        metrics=metric_rows(record),
+        proofs=[proof.to_json() for proof in record.proofs],
+    )
+
+
+def metric_rows(record: RunRecord) -> list[tuple[str, float | None, float | None]]:
+    """Return name, base and tuned of each metric."""
+    names = [*record.metrics_tuned, *(name for name in record.metrics_base if name not in record.metrics_tuned)]
+    return [(name, record.metrics_base.get(name), record.metrics_tuned.get(name)) for name in names]
+
+
+def _metadata(record: RunRecord) -> dict[str, Any]:
+    training = record.plan.training
+    metadata: dict[str, Any] = {}
+    if training.model.source.startswith("hf://"):
+        metadata |= {"base_model": training.model.source.removeprefix("hf://"), "base_model_relation": "finetune"}
+    metadata["tags"] = ["strop", training.method.type, *(["onnx"] if training.artifact.onnx else []), "peft"]
+    if training.task in _TAGS:
+        metadata["pipeline_tag"] = _TAGS[training.task]
+    metrics = [{"type": name, "value": value} for name, value in record.metrics_tuned.items() if _finite(value)]
+    if metrics:
+        metadata["model-index"] = [
+            {
+                "name": record.plan.placement.output.model,
+                "results": [
+                    {
+                        "task": {"type": _TAGS.get(training.task, training.task)},
+                        "dataset": {"name": "held-out rows", "type": record.dataset.fingerprint},
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ]
+    return metadata
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")  # noqa: PLR0124 - NaN differs from itself
+
+
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
+
+    # Markdown, not HTML: nothing to escape but code fences, which samples are not put into.
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    environment.filters["number"] = lambda value: "-" if value is None else f"{value:.4g}"
+    return environment.from_string((Path(__file__).parent / "templates" / "README.md.j2").read_text(encoding="utf-8"))

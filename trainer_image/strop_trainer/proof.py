@@ -1,0 +1,309 @@
+"""The proof: an export answers as PyTorch does, on held-out rows, or it is not published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from strop_trainer.export.reference import Greedy, Reference, decode, run_reference
+from strop_trainer.export.runners import AnswerRunner, LogitsRunner, weight_precision
+from strop_trainer.plan import OnnxPrecision, ProofPlan
+from strop_trainer.termination import ProofSummary
+
+FREE_ROWS = 2
+"""Rows that are also answered freely, token by token; the others are compared position by position."""
+LOGITS_BUDGET_BYTES = 512 * 2**20
+"""What PyTorch's logits may take in memory; longer rows are compared over their last positions."""
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """One held-out row.
+
+    Args:
+        input_ids: prompt and reference answer, T tokens.
+        prompt_length: tokens of the prompt.
+        reference: the reference answer as text.
+    """
+
+    input_ids: Sequence[int]
+    prompt_length: int
+    reference: str
+
+    def answer_end(self, end_tokens: frozenset[int]) -> int:
+        """Return where the answer ends: behind its first end token, or at the end of the row."""
+        for index in range(self.prompt_length, len(self.input_ids)):
+            if self.input_ids[index] in end_tokens:
+                return index + 1
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prompt, answered freely by both."""
+
+    reference: str
+    pytorch: str
+    onnx: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What both models did on the same rows. Shares are in 0..1."""
+
+    rows: int
+    positions: int
+    """Positions whose logits were compared."""
+    answer_tokens: int
+    finite: bool
+    """Whether every logit of both is a number."""
+    max_logit_difference: float
+    token_agreement: float
+    """Answer positions at which both choose the same token after the same text."""
+    greedy_agreement: float
+    """Tokens of free answers that are the same up to the first difference."""
+    perplexity_pytorch: float
+    perplexity_onnx: float
+    exact_match_pytorch: float
+    """Rows whose reference answer is what the model says, token by token."""
+    exact_match_onnx: float
+    token_accuracy_pytorch: float
+    """Answer tokens that the model predicts."""
+    token_accuracy_onnx: float
+
+    @property
+    def perplexity_ratio(self) -> float:
+        """Perplexity of the export over PyTorch's."""
+        return self.perplexity_onnx / self.perplexity_pytorch
+
+
+@dataclass(frozen=True)
+class ProofResult:
+    """One export, proven or not."""
+
+    artifact: str
+    """Folder in the version, such as `onnx` or `onnx-int4`."""
+    precision: OnnxPrecision
+    measured: Measured
+    reasons: tuple[str, ...]
+    """Why it did not pass, in words; empty where it did."""
+    answers: tuple[Answer, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Whether the export may be published."""
+        return not self.reasons
+
+    def summary(self) -> ProofSummary:
+        """Return what goes to the termination message."""
+        return ProofSummary(
+            artifact=self.artifact,
+            passed=self.passed,
+            max_logit_difference=number(self.measured.max_logit_difference),
+            token_agreement=number(min(self.measured.token_agreement, self.measured.greedy_agreement)),
+            perplexity_ratio=number(self.measured.perplexity_ratio),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object; what is not a number is null."""
+        measured = {
+            key: number(value) if isinstance(value, float) else value for key, value in asdict(self.measured).items()
+        }
+        return {
+            "artifact": self.artifact,
+            "precision": self.precision,
+            "passed": self.passed,
+            "reasons": list(self.reasons),
+            **measured,
+            "perplexity_ratio": number(self.measured.perplexity_ratio),
+            "answers": [asdict(answer) for answer in self.answers],
+        }
+
+
+def number(value: float) -> float | None:
+    """Return a number to six digits, or None for what is none: JSON has no NaN."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def prove(
+    merged: Path,
+    exports: Mapping[OnnxPrecision, Path],
+    rows: Sequence[ProofRow],
+    limits: ProofPlan,
+    max_new_tokens: int,
+) -> list[ProofResult]:
+    """Run PyTorch in fp32 and each export on the same held-out rows, and compare.
+
+    PyTorch is done before the first export is loaded, so that the two need not fit in memory together.
+
+    Args:
+        merged: Hugging Face folder of the merged model.
+        exports: precision → folder that `export_onnx` made, named as in the version.
+        rows: held-out rows; the first `limits.rows` are used.
+        limits: what must be reached.
+        max_new_tokens: length of a free answer at most.
+
+    Raises:
+        ValueError: there is no row with an answer to compare.
+    """
+    import torch  # noqa: PLC0415 - seconds, only where it is used
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
+
+    used = [row for row in rows if row.prompt_length < len(row.input_ids)][: limits.rows]
+    if not used:
+        raise ValueError(f"proof: found no held-out row with an answer among {len(rows)}, expected at least one")
+    vocabulary = int(AutoConfig.from_pretrained(merged, local_files_only=True).vocab_size)
+    positions = max(1, LOGITS_BUDGET_BYTES // (4 * vocabulary * len(used)))
+    prompts = [row.input_ids[: row.prompt_length] for row in used[:FREE_ROWS]]
+    reference = run_reference(merged, [row.input_ids for row in used], prompts, positions, max_new_tokens)
+    tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    threads = torch.get_num_threads()
+    results = []
+    for precision, folder in exports.items():
+        runner = LogitsRunner(folder, threads)
+        logits = [runner.logits(row.input_ids, positions) for row in used]
+        del runner
+        answerer = AnswerRunner(folder, threads)
+        free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
+        del answerer
+        measured = measure(used, reference, logits, free, limits)
+        found = weight_precision(folder)
+        reasons = judge(precision, measured, limits)
+        if found != precision:
+            reasons = [f"weights: found {found}, expected {precision}", *reasons]
+        answers = [
+            Answer(row.reference, text, decode(tokenizer, tokens))
+            for row, text, tokens in zip(used, reference.texts, free, strict=False)
+        ]
+        results.append(ProofResult(folder.name, precision, measured, tuple(reasons), tuple(answers)))
+    return results
+
+
+def judge(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[str]:
+    """Return why an export does not pass. Each bound is written so that what is not a number fails it."""
+    if not measured.finite:
+        return ["logits: found some that are not a number"]
+    bounds: list[tuple[str, float, str, float]] = [
+        ("exact match", measured.exact_match_onnx, ">=", measured.exact_match_pytorch - limits.metric_drop),
+        ("token accuracy", measured.token_accuracy_onnx, ">=", measured.token_accuracy_pytorch - limits.metric_drop),
+    ]
+    if precision == "fp32":
+        bounds += [
+            ("largest logit difference", measured.max_logit_difference, "<=", limits.fp32_logits_tolerance),
+            ("token agreement", measured.token_agreement, ">=", limits.fp32_token_agreement),
+            ("greedy agreement", measured.greedy_agreement, ">=", limits.fp32_token_agreement),
+        ]
+    else:
+        bounds.append(("perplexity ratio", measured.perplexity_ratio, "<=", limits.quantized_perplexity_ratio))
+    words = {">=": "at least", "<=": "at most"}
+    return [
+        f"{name}: found {found:.4g}, expected {words[relation]} {bound:.4g}"
+        for name, found, relation, bound in bounds
+        if not (found >= bound - 1e-9 if relation == ">=" else found <= bound + 1e-9)
+    ]
+
+
+def measure(
+    rows: Sequence[ProofRow],
+    reference: Reference,
+    logits: Sequence[Any],
+    free: Sequence[Sequence[int]],
+    limits: ProofPlan,
+) -> Measured:
+    """Compare both models' logits and free answers.
+
+    Two tokens whose logits in PyTorch differ by less than twice the tolerance are a tie, and either is right: an error
+    within the tolerance may turn them around.
+
+    Args:
+        rows: what both models read.
+        reference: PyTorch's side.
+        logits: the export's, one float32 (P, V) a row, of the same positions.
+        free: the export's greedy answers, as tokens.
+        limits: for the tolerance.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    tie = 2 * limits.fp32_logits_tolerance
+    finite, difference, positions = True, 0.0, 0
+    agreed: list[bool] = []
+    losses: dict[str, list[float]] = {"pytorch": [], "onnx": []}
+    hits: dict[str, list[list[bool]]] = {"pytorch": [], "onnx": []}
+    for row, ours, theirs in zip(rows, reference.logits, logits, strict=True):
+        finite &= bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
+        difference = max(difference, float(np.abs(ours - theirs).max())) if finite else math.inf
+        positions += len(ours)
+        first = len(row.input_ids) - len(ours)
+        # The token at index i is predicted at position i - 1.
+        indices = np.arange(max(row.prompt_length, first + 1), row.answer_end(reference.end_tokens))
+        targets = np.asarray(row.input_ids)[indices]
+        at: Any = indices - 1 - first
+        for side, found in (("pytorch", ours[at]), ("onnx", theirs[at])):
+            losses[side] += _losses(found, targets)
+            hits[side].append(list(found.argmax(-1) == targets))
+        agreed += _agree(ours[at], theirs[at].argmax(-1), tie)
+    count = max(1, len(agreed))
+    flat = {side: [hit for row in found for hit in row] for side, found in hits.items()}
+    return Measured(
+        rows=len(rows),
+        positions=positions,
+        answer_tokens=len(agreed),
+        finite=finite,
+        max_logit_difference=difference,
+        token_agreement=sum(agreed) / count,
+        greedy_agreement=_free_agreement(reference.greedy, free, tie),
+        perplexity_pytorch=_perplexity(losses["pytorch"]),
+        perplexity_onnx=_perplexity(losses["onnx"]),
+        exact_match_pytorch=sum(map(all, hits["pytorch"])) / len(rows),
+        exact_match_onnx=sum(map(all, hits["onnx"])) / len(rows),
+        token_accuracy_pytorch=sum(flat["pytorch"]) / count,
+        token_accuracy_onnx=sum(flat["onnx"]) / count,
+    )
+
+
+def _losses(logits: Any, targets: Any) -> list[float]:
+    import numpy as np  # noqa: PLC0415
+
+    wide = logits.astype(np.float64)
+    top = wide.max(-1, keepdims=True)
+    normaliser = top[:, 0] + np.log(np.exp(wide - top).sum(-1))
+    losses: list[float] = (normaliser - np.take_along_axis(wide, targets[:, None], -1)[:, 0]).tolist()
+    return losses
+
+
+def _perplexity(losses: Sequence[float]) -> float:
+    try:
+        return math.exp(sum(losses) / len(losses))
+    except (OverflowError, ZeroDivisionError):
+        return math.inf
+
+
+def _agree(logits: Any, chosen: Any, tie: float) -> list[bool]:
+    import numpy as np  # noqa: PLC0415
+
+    gap = logits.max(-1) - np.take_along_axis(logits, chosen[:, None], -1)[:, 0]
+    agreed: list[bool] = (gap <= tie).tolist()
+    return agreed
+
+
+def _free_agreement(expected: Sequence[Greedy], found: Sequence[Sequence[int]], tie: float) -> float:
+    """Share of tokens up to the first difference; behind a tie, the answers may rightly part."""
+    same = total = 0
+    for answer, tokens in zip(expected, found, strict=True):
+        length = max(len(answer.tokens), len(tokens))
+        for step in range(length):
+            if step >= len(answer.tokens) or step >= len(tokens):
+                total += length - step
+                break
+            if answer.tokens[step] != tokens[step]:
+                gap = float(answer.logits[step].max() - answer.logits[step][tokens[step]])
+                if gap <= tie:
+                    same, total = same + 1, total + 1
+                else:
+                    total += length - step
+                break
+            same, total = same + 1, total + 1
+    return same / total if total else 1.0
