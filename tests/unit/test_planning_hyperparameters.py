@@ -92,13 +92,6 @@ def test_export_can_be_turned_off() -> None:
     assert training_of(output__onnx={"enabled": False}).artifact.onnx == []
 
 
-def test_a_large_model_has_no_dropout_and_the_reason_says_so() -> None:
-    training, reasons = reasoned(model__source="hf://meta-llama/Llama-3.3-70B-Instruct")
-    assert training.method.lora
-    assert training.method.lora.dropout == 0
-    assert "20B" in reasons["method.lora.dropout"]
-
-
 def test_a_short_run_warms_up_longer() -> None:
     assert training_of(training__maxSteps=30).hyperparameters.warmup_ratio == 0.1
     assert training_of(training__maxSteps=1000).hyperparameters.warmup_ratio == 0.03

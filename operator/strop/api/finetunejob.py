@@ -167,7 +167,7 @@ class LoraSpec(ApiModel):
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None,
-        description="Dropout on the adapter's input while training. Left out: 0.05, and none over 20B parameters.",
+        description="Dropout on the adapter's input while training. Left out: 0.",
     )
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="Names of the linear layers to adapt. Left out: all linear layers but the head."

@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 _RANK: Final = 16
 _ALPHA: Final = 32
-_DROPOUT: Final = 0.05
-_LARGE_MODEL: Final = 20_000_000_000
 _SMALL_MODEL: Final = 1_000_000_000
 _EPOCHS: Final = 3.0
 _SHORT_RUN_STEPS: Final = 100
@@ -63,7 +61,7 @@ class Chooser:
         return value
 
 
-def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> MethodPlan:
+def resolve_method(spec: FineTuneJobSpec, chooser: Chooser) -> MethodPlan:
     """Resolve `spec.method` (lora)."""
     lora = spec.method.lora or LoraSpec()
     rank = chooser.choose(
@@ -79,14 +77,11 @@ def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -
         _ALPHA,
         "with alpha 32 the best learning rate hardly depends on the rank (LoRA Without Regret)",
     )
-    large = facts.parameters is not None and facts.parameters > _LARGE_MODEL
     dropout = chooser.choose(
         "method.lora.dropout",
         lora.dropout,
-        0.0 if large else _DROPOUT,
-        "no dropout: it did not help models over 20B (Dettmers et al. 2023, QLoRA)"
-        if large
-        else "helps models up to 13B a little (Dettmers et al. 2023, QLoRA)",
+        0.0,
+        "each adapted layer would keep a second copy of its input; a few passes do well without (LoRA Without Regret)",
     )
     if lora.target_modules is None:
         chooser.choose(

@@ -72,7 +72,7 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
         task=spec.task,
         model=ModelSource(source=spec.model.source, revision=spec.model.revision, sha256=spec.model.sha256),
         dataset=_dataset(spec, chooser),
-        method=resolve_method(spec, facts, chooser),
+        method=resolve_method(spec, chooser),
         hyperparameters=hyperparameters,
         evaluation=resolve_evaluation(spec, chooser),
         checkpoint=resolve_checkpoint(spec, hyperparameters, chooser),
