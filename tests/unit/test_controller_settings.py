@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from strop.controller.settings import Settings
 
 REQUIRED = {
