@@ -60,7 +60,7 @@ def make_plan(**changes: Any) -> Plan:
         "output": {"claim": "strop-models", "model": "tuned"},
     }
     for part, change in changes.items():
-        training[part] = {**training[part], **change} if isinstance(change, dict) else change
+        training[part] = {**training.get(part, {}), **change} if isinstance(change, dict) else change
     document = {"digest": "", "training": training, "placement": placement}
     plan = Plan.model_validate({**document, "schema": "strop.dev/plan/v1alpha1"})
     return plan.model_copy(update={"digest": plan_digest(plan.training)})

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DataFile, DatasetPlan

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from strop_trainer import sources
 from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError

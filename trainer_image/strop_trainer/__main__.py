@@ -159,6 +159,7 @@ def prepare(run: Run) -> None:
         run.loaded = methods.load_model(run.model.path, plan, tokenizer)
         run.total_parameters = run.loaded.total_parameters
         run.trainable_parameters = run.loaded.trainable_parameters
+        speed_up_adapters(run)
         choose_packing(run)
         groups = micro_batches(held.examples, hyperparameters.micro_batch_size, packed=run.packed)
         run.held_out = [make_batch(run, group) for group in groups]
@@ -178,17 +179,24 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def choose_packing(run: Run) -> None:
-    """Pack where the plan asks for it and the model keeps rows apart; else pad."""
-    from strop_trainer import batches, dropout  # noqa: PLC0415
+def speed_up_adapters(run: Run) -> None:
+    """Let the adapters compute in less memory and time than in PEFT's general way."""
+    from strop_trainer.lora_linear import replace_forward  # noqa: PLC0415
 
-    hyperparameters, base = run.plan.training.hyperparameters, run.loaded.model.get_base_model()
-    counter = dropout.replace_adapter_dropout(run.loaded.model, hyperparameters.seed)
+    counter, replaced = replace_forward(run.loaded.model, run.plan.training.hyperparameters.seed)
+    say(f"  {replaced} linear layers with an adapter")
 
     def set_pass(step: int, micro: int) -> None:
         counter.step, counter.micro = step, micro
 
     run.set_pass = set_pass
+
+
+def choose_packing(run: Run) -> None:
+    """Pack where the plan asks for it and the model keeps rows apart; else pad."""
+    from strop_trainer import batches  # noqa: PLC0415
+
+    hyperparameters, base = run.plan.training.hyperparameters, run.loaded.model.get_base_model()
     run.packed = False
     if not hyperparameters.packing:
         return

@@ -119,7 +119,7 @@ def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any) -> LoadedModel:
         )
     model = _add_lora(base, check_method(plan))
     if hyperparameters.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return LoadedModel(model, tokenizer, sum(n for n, _ in counts), sum(n for n, trainable in counts if trainable))

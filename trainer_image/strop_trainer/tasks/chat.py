@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 from strop_trainer.errors import bad_configuration, bad_data
@@ -84,9 +84,9 @@ class ChatTask:
             prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             if len(prompt_ids) >= max_length:
                 continue
-            row_ids, _ = tokenize(messages[: last + 1], tokenizer)[-1]
+            row_ids, targets = tokenize(messages[: last + 1], tokenizer)[-1]
+            row_ids = row_ids[: len(targets) - targets[::-1].index(True)]  # without what the template puts behind
             if row_ids[: len(prompt_ids)] != prompt_ids:
-                # A token may span the end of the prompt in the whole row; asked for an answer, the model sees the prompt.
                 said = render(messages[: last + 1], tokenizer).rstrip().removeprefix(prompt)
                 row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
             asked = next(message["content"] for message in reversed(messages[:last]))
@@ -200,11 +200,17 @@ def _last_turn(messages: Messages, tokenizer: Any) -> tuple[list[int], list[bool
 
 def _tokens(text: str, spans: Sequence[tuple[int, int]], tokenizer: Any) -> tuple[list[int], list[bool]]:
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    targets = [
-        any(begin <= start and end <= stop and start < end for begin, stop in spans)
-        for start, end in encoded["offset_mapping"]
-    ]
-    return list(encoded["input_ids"]), targets
+    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    if any(start < begin < end for begin, _ in spans for start, end in offsets):
+        # A token spans the end of a prompt. Asked for an answer, the model sees the prompt alone: so it does here.
+        cuts = [0, *(begin for begin, _ in spans), len(text)]
+        ids, offsets = [], []
+        for start, end in pairwise(cuts):
+            piece = tokenizer(text[start:end], add_special_tokens=False, return_offsets_mapping=True)
+            ids += piece["input_ids"]
+            offsets += [(start + first, start + last) for first, last in piece["offset_mapping"]]
+    targets = [any(begin <= start and end <= stop and start < end for begin, stop in spans) for start, end in offsets]
+    return ids, targets
 
 
 def _prompt_of(row: bytes) -> bytes:

@@ -1,0 +1,124 @@
+from typing import Any
+
+import pytest
+
+from strop_trainer.errors import TrainerError
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.tasks.chat import ChatTask, tokenize
+from strop_trainer.tasks.rows import normal_form
+from tests.support.models import smollm2, tiny_tokenizer
+
+pytestmark = pytest.mark.trainer
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris 🗼."},
+    {"role": "user", "content": "assistant\nAnd of Italy?<|im_end|>"},
+    {"role": "assistant", "content": "\n  Rome — Città eterna\n"},
+    {"role": "user", "content": "Thanks."},
+]
+
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
+    "{% elif m['role'] == 'assistant' %} {{ m['content'] | trim }}{{ eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+OPEN_THINKING = THINKING.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def smol() -> Any:
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    return AutoTokenizer.from_pretrained(smollm2())
+
+
+def said(tokenizer: Any, ids: list[int], targets: list[bool]) -> list[str]:
+    """Decode each run of targets."""
+    runs: list[list[int]] = []
+    for token, hit, before in zip(ids, targets, [False, *targets], strict=False):
+        if hit:
+            runs = runs if before else [*runs, []]
+            runs[-1].append(token)
+    return [tokenizer.decode(run) for run in runs]
+
+
+@pytest.mark.parametrize("which", ["tiny", "smol"])
+def test_targets_are_all_that_the_assistant_says_and_nothing_else(which: str, request: Any) -> None:
+    tokenizer = request.getfixturevalue(which)
+    ((ids, targets),) = tokenize(TURNS, tokenizer)
+    assert said(tokenizer, ids, targets) == ["Paris 🗼.<|im_end|>", "\n  Rome — Città eterna\n<|im_end|>"]
+    rendered = tokenizer.apply_chat_template(TURNS[:5], tokenize=False)
+    assert tokenizer.decode(ids) == rendered
+
+
+def test_a_template_without_a_generation_prompt(tiny: Any) -> None:
+    tiny = tiny_tokenizer()
+    tiny.chat_template = MISTRAL
+    ((ids, targets),) = tokenize(TURNS[1:5], tiny)
+    assert said(tiny, ids, targets) == [" Paris 🗼.<|im_end|>", " Rome — Città eterna<|im_end|>"]
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_one_sequence_a_turn() -> None:
+    tiny = tiny_tokenizer()
+    tiny.chat_template = THINKING
+    found = tokenize(TURNS, tiny)
+    assert [said(tiny, ids, targets) for ids, targets in found] == [
+        ["<think>\n\n</think>\n\nParis 🗼.<|im_end|>"],
+        ["<think>\n\n</think>\n\n\n  Rome — Città eterna\n<|im_end|>"],
+    ]
+
+
+def test_a_generation_prompt_that_opens_what_the_turn_opens_too() -> None:
+    tiny = tiny_tokenizer()
+    tiny.chat_template = OPEN_THINKING
+    ((ids, targets),) = tokenize(TURNS[:3], tiny)
+    assert said(tiny, ids, targets) == ["\n</think>\n\nParis 🗼.<|im_end|>"]
+
+
+def test_a_template_that_refuses_a_row_names_it() -> None:
+    tiny = tiny_tokenizer()
+    tiny.chat_template = MISTRAL
+    with pytest.raises(TrainerError, match="Only user and assistant roles are supported") as caught:
+        tokenize(TURNS, tiny)
+    assert caught.value.exit_code is ExitCode.BAD_DATA
+    assert "Be brief." in caught.value.message
+
+
+def test_truncation_is_counted_and_rows_with_nothing_left_are_dropped(tiny: Any) -> None:
+    rows = [normal_form({"messages": TURNS[1:3]}), normal_form({"messages": TURNS})]
+    whole = ChatTask().encode(rows, tiny, 1000)
+    assert (len(whole.examples), whole.truncated, whole.dropped) == (2, 0, 0)
+    assert whole.tokens == sum(len(example.input_ids) for example in whole.examples)
+    assert whole.target_tokens == sum(sum(example.targets) for example in whole.examples)
+    first = whole.examples[0].targets.index(True)
+    short = ChatTask().encode(rows, tiny, first + 2)
+    assert (len(short.examples), short.truncated, short.dropped) == (1, 2, 1)
+    assert short.examples[0].target_count == 2
+    with pytest.raises(TrainerError, match=r"the assistant begins after the first 3 tokens"):
+        ChatTask().encode(rows, tiny, 3)
+
+
+def test_questions_ask_for_the_last_answer_with_the_prompt_as_inference_sees_it(smol: Any) -> None:
+    rows = [normal_form({"messages": TURNS}), normal_form({"messages": TURNS[:3]})]
+    first, second = ChatTask().questions(rows, smol, 1000, 5)
+    assert first.prompt == TURNS[3]["content"]
+    assert first.reference == TURNS[4]["content"]
+    prompt = smol.apply_chat_template(TURNS[:4], tokenize=False, add_generation_prompt=True)
+    assert smol.decode(first.prompt_ids) == prompt
+    assert first.row_ids[: len(first.prompt_ids)] == first.prompt_ids
+    assert smol.decode(second.row_ids[len(second.prompt_ids) :]) == "Paris 🗼.<|im_end|>"
+    assert len(ChatTask().questions(rows, smol, 1000, 1)) == 1
+    assert ChatTask().questions(rows, smol, len(second.prompt_ids), 5) == []
