@@ -111,6 +111,12 @@ class Cluster:
             run("docker", "build", "--tag", image, "--file", ROOT / dockerfile / "Dockerfile", ROOT)
             run("kind", "load", "docker-image", "--name", KIND_CLUSTER, image)
 
+    def operator_image(self) -> str:
+        """Return what tells one build of the operator's image from another."""
+        if self.kind:
+            return run("docker", "inspect", "--format", "{{.Id}}", OPERATOR_IMAGE, capture=True).strip()
+        return (CACHE / "images" / "strop-operator.tar").resolve().stem
+
     def down(self) -> None:
         if self.kind:
             run("kind", "delete", "cluster", "--name", KIND_CLUSTER)
@@ -133,6 +139,8 @@ def install(cluster: Cluster) -> None:
     cluster.helm(
         *("upgrade", "--install", "strop", ROOT / "charts" / "strop", "--namespace", SYSTEM, "--create-namespace"),
         *("--values", ROOT / "examples" / "demo-values.yaml", "--wait", "--timeout", "3m"),
+        # The tag stays when the image is built anew: its digest makes the Deployment roll.
+        *("--set-string", f"podAnnotations.image={cluster.operator_image()}"),
     )
     cluster.kubectl("apply", "-f", ROOT / "examples" / "pools.yaml", "-f", ROOT / "examples" / "demo-namespace.yaml")
 
