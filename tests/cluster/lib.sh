@@ -5,7 +5,8 @@ set -Eeuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPOSITORY=$(cd "$HERE/../.." && pwd)
-export STROP_CACHE=${STROP_CACHE:-$HOME/.cache/strop}
+STROP_CACHE=$(realpath -m "${STROP_CACHE:-$HOME/.cache/strop}")
+export STROP_CACHE
 BIN=$STROP_CACHE/bin/current
 IMAGES=$STROP_CACHE/images
 CLUSTER=$STROP_CACHE/cluster
@@ -49,7 +50,8 @@ need_binaries() {
 # wait_for SECONDS COMMAND...: repeats a command until it succeeds.
 wait_for() {
 	local end=$((SECONDS + $1))
-	until "${@:2}" >/dev/null 2>&1; do
+	# In a subshell, so that a command that gives up does not take the script along.
+	until ("${@:2}") >/dev/null 2>&1; do
 		[ "$SECONDS" -lt "$end" ] || {
 			echo "gave up after $1 s waiting for: ${*:2}" >&2
 			return 1
@@ -64,7 +66,7 @@ sandbox_pid() {
 	local parent
 	parent=$(cat "$CLUSTER/$1/pid" 2>/dev/null) || return 1
 	# The number may belong to another process after a reboot.
-	tr '\0' ' ' 2>/dev/null <"/proc/$parent/cmdline" | grep -q "tests/cluster/sandbox $1 " || return 1
+	[[ "$(tr '\0' ' ' 2>/dev/null <"/proc/$parent/cmdline")" == *"tests/cluster/sandbox $1 "* ]] || return 1
 	tr -d ' ' <"/proc/$parent/task/$parent/children" | grep .
 }
 

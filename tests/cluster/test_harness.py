@@ -1,5 +1,6 @@
 """The cluster that the other tests of this folder stand on is what a real one is."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,20 @@ def test_a_file_that_is_no_image_is_refused(cluster: Cluster, tmp_path: Path) ->
     )
     assert result.returncode != 0
     assert "no-image.tar is no image archive" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("load-image", "x.tar"), ("enter", "cpu-0", "true")], ids=lambda each: each[0])
+def test_a_cluster_that_is_down_is_reported(tmp_path: Path, command: tuple[str, ...]) -> None:
+    script, *arguments = command
+    result = subprocess.run(
+        [CLUSTER_SCRIPTS / script, *arguments],
+        env={**os.environ, "STROP_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert f"{script}: cpu-0 is down: run {CLUSTER_SCRIPTS}/up" in result.stderr
 
 
 def test_kwok_plays_nodes_for_scale(cluster: Cluster, namespace: str) -> None:

@@ -6,6 +6,7 @@ package tools
 import (
 	_ "github.com/rancher/local-path-provisioner"
 	_ "github.com/yannh/kubeconform/cmd/kubeconform"
+	_ "helm.sh/helm/v3/cmd/helm"
 	_ "helm.sh/helm/v4/cmd/helm"
 	_ "sigs.k8s.io/kind"
 	_ "sigs.k8s.io/kwok/cmd/kwok"
