@@ -78,6 +78,7 @@ def tiny_llama(
     seed: int = 0,
     architecture: str = "llama",
     head_dim: int | None = None,
+    **configuration: Any,
 ) -> Path:
     """Write a random tiny model (about 0.1 million parameters, fp32) with tokenizer and chat template to `path`.
 
@@ -89,7 +90,9 @@ def tiny_llama(
         tie_word_embeddings: whether the output layer shares the embedding.
         seed: of the random weights.
         architecture: a transformers model type whose configuration has Llama's field names, such as qwen2 or mistral.
-        head_dim: width of one attention head; hidden_size / 4 where left out.
+        head_dim: width of one attention head; hidden_size / 4 where left out. The four heads together must not be as
+            wide as the vocabulary: ONNX Runtime 1.32 computes wrong logits there.
+        configuration: further fields of the configuration.
     """
     import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
@@ -109,6 +112,7 @@ def tiny_llama(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=tie_word_embeddings,
+        **configuration,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

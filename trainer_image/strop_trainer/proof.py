@@ -163,14 +163,21 @@ def prove(
     threads = torch.get_num_threads()
     results = []
     for precision, folder in exports.items():
-        runner = LogitsRunner(folder, threads)
-        logits = [runner.logits(row.input_ids, positions) for row in used]
-        del runner
-        answerer = AnswerRunner(folder, threads)
-        free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
-        del answerer
+        try:
+            found = weight_precision(folder)
+            runner = LogitsRunner(folder, threads)
+            logits = [runner.logits(row.input_ids, positions) for row in used]
+            del runner
+            answerer = AnswerRunner(folder, threads)
+            free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
+            del answerer
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever keeps an export from running, it is not proven
+            why = f"ONNX Runtime cannot run it: {str(error).strip().splitlines()[0] if str(error) else error!r}"
+            results.append(ProofResult(folder.name, precision, _nothing(len(used)), (why,)))
+            continue
         measured = measure(used, reference, logits, free, limits)
-        found = weight_precision(folder)
         reasons = judge(precision, measured, limits)
         if found != precision:
             reasons = [f"weights: found {found}, expected {precision}", *reasons]
@@ -180,6 +187,12 @@ def prove(
         ]
         results.append(ProofResult(folder.name, precision, measured, tuple(reasons), tuple(answers)))
     return results
+
+
+def _nothing(rows: int) -> Measured:
+    """Return what is measured of a model that does not run."""
+    none = math.nan
+    return Measured(rows, 0, 0, False, none, none, none, none, none, none, none, none, none)  # noqa: FBT003
 
 
 def judge(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[str]:
@@ -269,7 +282,8 @@ def _losses(logits: Any, targets: Any) -> list[float]:
 
     wide = logits.astype(np.float64)
     top = wide.max(-1, keepdims=True)
-    normaliser = top[:, 0] + np.log(np.exp(wide - top).sum(-1))
+    with np.errstate(invalid="ignore"):  # infinite logits give losses that are no numbers, and those never pass
+        normaliser = top[:, 0] + np.log(np.exp(wide - top).sum(-1))
     losses: list[float] = (normaliser - np.take_along_axis(wide, targets[:, None], -1)[:, 0]).tolist()
     return losses
 

@@ -47,6 +47,7 @@ _WORDS = {
     errno.EPERM: "the registry volume may not be written to by this user",
     errno.EIO: "the registry volume has input/output errors",
     errno.ESTALE: "the registry volume was taken away",
+    errno.ENOTDIR: "the registry has a file where a folder belongs",
 }
 
 
@@ -142,6 +143,20 @@ def version_numbers(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder of plain files, without modes.
+
+    Raises:
+        OSError: as it came; `shutil.copytree` would wrap it and lose its number, and with it that a volume is full.
+    """
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            copy_tree(path, target / path.name)
+        else:
+            shutil.copyfile(path, target / path.name)
 
 
 def clean_staging(registry: Path, model: str, job_uid: str) -> None:
@@ -276,7 +291,7 @@ def _verify_version(version: Path) -> list[str]:
         manifest = Manifest.model_validate_json((version / manifests.NAME).read_bytes())
     except ValueError as error:
         return [f"{manifests.NAME}: {line}" for line in str(error).splitlines()]
-    return [*manifests.compare(version, manifest), *check_documents(version, manifest)]
+    return list(dict.fromkeys([*manifests.compare(version, manifest), *check_documents(version, manifest)]))
 
 
 def _stage_and_claim(folder: Path, staging: Path, fill: Callable[[Path], None], draft: Manifest) -> PublishedLocation:

@@ -1,0 +1,248 @@
+"""The proof lets a right export through, and no wrong one."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from strop_trainer.export.genai import export_onnx
+from strop_trainer.export.reference import Greedy, Reference
+from strop_trainer.plan import OnnxPrecision, ProofPlan
+from strop_trainer.proof import Measured, ProofResult, ProofRow, judge, measure, number, prove
+from tests.support.models import tiny_llama, tiny_tokenizer
+from tests.support.records import MEASURED
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+END = 2
+LIMITS = ProofPlan()
+
+
+# --- judging: which numbers pass ---------------------------------------------------------------------------------
+
+
+def test_what_measures_well_passes() -> None:
+    precisions: tuple[OnnxPrecision, ...] = ("fp32", "int8", "int4")
+    for precision in precisions:
+        assert judge(precision, MEASURED, LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "change", "expected"),
+    [
+        ("fp32", {"max_logit_difference": 0.02}, "largest logit difference: found 0.02, expected at most 0.005"),
+        ("fp32", {"token_agreement": 0.99}, "token agreement: found 0.99, expected at least 1"),
+        ("fp32", {"greedy_agreement": 0.5}, "greedy agreement: found 0.5, expected at least 1"),
+        ("fp32", {"exact_match_onnx": 0.2}, "exact match: found 0.2, expected at least 0.35"),
+        ("int4", {"perplexity_onnx": 1.6}, "perplexity ratio: found 1.333, expected at most 1.25"),
+        ("int4", {"token_accuracy_onnx": 0.7}, "token accuracy: found 0.7, expected at least 0.75"),
+        ("int8", {"exact_match_onnx": 0.0}, "exact match: found 0, expected at least 0.35"),
+    ],
+)
+def test_each_bound_holds_on_its_own(precision: OnnxPrecision, change: dict[str, Any], expected: str) -> None:
+    assert judge(precision, replace(MEASURED, **change), LIMITS) == [expected]
+
+
+def test_quantized_weights_may_move_logits_but_not_fp32_ones() -> None:
+    moved = replace(MEASURED, max_logit_difference=11.0, token_agreement=0.97, greedy_agreement=0.9)
+    assert judge("int4", moved, LIMITS) == []
+    assert len(judge("fp32", moved, LIMITS)) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_a_number_never_passes(precision: OnnxPrecision, value: float) -> None:
+    used = "max_logit_difference" if precision == "fp32" else "perplexity_onnx"
+    assert judge(precision, replace(MEASURED, **{used: value}), LIMITS)  # type: ignore[arg-type]
+    assert judge(precision, replace(MEASURED, exact_match_onnx=math.nan), LIMITS)
+    assert judge("fp32", replace(MEASURED, greedy_agreement=math.nan), LIMITS)
+    assert judge(precision, replace(MEASURED, finite=False), LIMITS) == ["logits: found some that are not a number"]
+
+
+def test_json_has_no_nan() -> None:
+    assert number(math.nan) is None
+    assert number(math.inf) is None
+    assert number(0.123456789) == 0.123457
+    result = ProofResult("onnx", "fp32", replace(MEASURED, perplexity_onnx=math.inf), ("x",))
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["perplexity_ratio"] is None
+    assert result.summary().perplexity_ratio is None
+
+
+# --- measuring: small logits by hand -----------------------------------------------------------------------------
+
+
+def one_row(ours: list[list[float]], theirs: list[list[float]], free: list[int] | None = None) -> Measured:
+    """Measure a row of a prompt of one token and an answer `1, END`, over a vocabulary of three."""
+    row = ProofRow([0, 1, END, 0], 1, "one")
+    logits = np.array([*ours, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+    exported = np.array([*theirs, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+    greedy = Greedy([1, END], np.array(ours, dtype=np.float32))
+    reference = Reference([logits], [greedy], frozenset({END}), ["one"])
+    return measure([row], reference, [exported], [free or [1, END]], LIMITS)
+
+
+RIGHT = [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
+
+
+def test_the_same_logits_agree_in_everything() -> None:
+    found = one_row(RIGHT, RIGHT)
+    assert found.max_logit_difference == 0
+    assert found.answer_tokens == 2  # the token behind the end of the answer does not count
+    assert found.token_agreement == found.greedy_agreement == found.exact_match_onnx == found.token_accuracy_onnx == 1
+    assert found.perplexity_onnx == pytest.approx(1 + 2 * math.exp(-5))
+    assert found.perplexity_ratio == 1
+
+
+def test_another_token_is_a_disagreement() -> None:
+    found = one_row(RIGHT, [[0.0, 5.0, 0.0], [6.0, 0.0, 5.0]], free=[1, 0])
+    assert (found.token_agreement, found.greedy_agreement, found.exact_match_onnx) == (0.5, 0.5, 0.0)
+    assert (found.exact_match_pytorch, found.token_accuracy_onnx) == (1.0, 0.5)
+    assert found.max_logit_difference == 6
+
+
+def test_a_tie_within_the_tolerance_may_go_either_way() -> None:
+    tie = [[0.0, 5.0, 0.0], [0.0, 4.999, 5.0]]
+    found = one_row(tie, [[0.0, 5.0, 0.0], [0.0, 5.001, 5.0]], free=[1, 1, 0, 0])
+    assert (found.token_agreement, found.greedy_agreement) == (1.0, 1.0)
+
+
+def test_a_free_answer_that_goes_on_is_a_disagreement() -> None:
+    assert one_row(RIGHT, RIGHT, free=[1, END, 0, 0]).greedy_agreement == 0.5
+    assert one_row(RIGHT, RIGHT, free=[1]).greedy_agreement == 0.5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_are_seen(value: float) -> None:
+    found = one_row(RIGHT, [[0.0, 5.0, value], [0.0, 0.0, 5.0]])
+    assert not found.finite
+    assert judge("int4", found, LIMITS)
+
+
+# --- proving: a real model, really exported ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("model") / "merged", seed=3)
+
+
+@pytest.fixture(scope="module")
+def exported(merged: Path) -> dict[OnnxPrecision, Path]:
+    folders: dict[OnnxPrecision, Path] = {}
+    for precision in ("fp32", "int8", "int4"):
+        folders[precision] = merged.parent / f"onnx-{precision}"
+        export_onnx(merged, folders[precision], precision)
+    return folders
+
+
+@pytest.fixture
+def rows() -> list[ProofRow]:
+    tokenizer = tiny_tokenizer()
+    found = []
+    for question in ("What is red?", "one two three", "The lazy dog", "yes no"):
+        messages = [{"role": "user", "content": question}]
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        found.append(ProofRow([*prompt, *tokenizer("red green<|im_end|>\n")["input_ids"]], len(prompt), "red green"))
+    return found
+
+
+def damaged(folder: Path, out: Path, change: str) -> Path:
+    """Return a copy of an export with one weight matrix changed."""
+    shutil.copytree(folder, out)
+    model = onnx.load(str(out / "model.onnx"))
+    for tensor in model.graph.initializer:
+        if tensor.name == "model.layers.1.mlp.down_proj.MatMul.weight":
+            weights = numpy_helper.to_array(tensor).copy()
+            if change == "one weight":
+                weights[3, 5] += 1.0
+            elif change == "nan":
+                weights[3, 5] = np.nan
+            else:
+                weights = weights[::-1].copy()
+            tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+            break
+    else:
+        pytest.fail("the weight is not there")
+    (out / "model.onnx").unlink()
+    (out / "model.onnx.data").unlink()
+    onnx.save(model, str(out / "model.onnx"), save_as_external_data=True, location="model.onnx.data")
+    return out
+
+
+def test_right_exports_are_proven(merged: Path, exported: dict[OnnxPrecision, Path], rows: list[ProofRow]) -> None:
+    found = prove(merged, exported, rows, LIMITS, 8)
+    assert [(result.artifact, result.precision, result.passed, result.reasons) for result in found] == [
+        (f"onnx-{precision}", precision, True, ()) for precision in ("fp32", "int8", "int4")
+    ]
+    assert found[0].measured.max_logit_difference < 1e-5
+    assert found[0].measured.rows == 4
+    assert found[0].measured.positions == sum(len(row.input_ids) for row in rows)
+    assert len(found[0].answers) == 2
+    assert found[0].answers[0].pytorch == found[0].answers[0].onnx
+    assert found[2].measured.max_logit_difference > found[1].measured.max_logit_difference > 1e-4
+
+
+@pytest.mark.parametrize("change", ["one weight", "nan", "reversed"])
+def test_a_damaged_export_is_not_proven(
+    merged: Path, exported: dict[OnnxPrecision, Path], rows: list[ProofRow], tmp_path: Path, change: str
+) -> None:
+    folder = damaged(exported["fp32"], tmp_path / "onnx", change)
+    (found,) = prove(merged, {"fp32": folder}, rows, LIMITS, 4)
+    assert not found.passed
+    expected = "not a number" if change == "nan" else "largest logit difference: found"
+    assert any(expected in reason for reason in found.reasons)
+    assert not found.summary().passed
+
+
+@pytest.mark.parametrize(("claimed", "really"), [("fp32", "int4"), ("int4", "fp32"), ("int8", "int4")])
+def test_weights_of_another_precision_are_not_proven(
+    merged: Path,
+    exported: dict[OnnxPrecision, Path],
+    rows: list[ProofRow],
+    claimed: OnnxPrecision,
+    really: OnnxPrecision,
+) -> None:
+    (found,) = prove(merged, {claimed: exported[really]}, rows, LIMITS, 4)
+    assert found.reasons[0] == f"weights: found {really}, expected {claimed}"
+
+
+def test_the_export_of_another_model_is_not_proven(
+    exported: dict[OnnxPrecision, Path], rows: list[ProofRow], tmp_path: Path
+) -> None:
+    other = tiny_llama(tmp_path / "other", seed=4)
+    (found,) = prove(other, {"fp32": exported["fp32"]}, rows, LIMITS, 4)
+    assert not found.passed
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "genai_config.json"])
+def test_an_export_that_does_not_run_is_not_proven(
+    merged: Path, exported: dict[OnnxPrecision, Path], rows: list[ProofRow], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "onnx"
+    shutil.copytree(exported["fp32"], folder)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    (found,) = prove(merged, {"fp32": folder}, rows, LIMITS, 4)
+    assert found.reasons[0].startswith("ONNX Runtime cannot run it: ")
+    assert found.to_json()["max_logit_difference"] is None
+
+
+def test_long_rows_are_compared_over_their_last_positions(
+    merged: Path, exported: dict[OnnxPrecision, Path], rows: list[ProofRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strop_trainer.proof.LOGITS_BUDGET_BYTES", 4 * 512 * 2 * 6)
+    (found,) = prove(merged, {"fp32": exported["fp32"]}, rows, LIMITS.model_copy(update={"rows": 2}), 4)
+    assert found.passed
+    assert found.measured.positions == 12
+
+
+def test_without_a_row_nothing_is_proven(merged: Path, exported: dict[OnnxPrecision, Path]) -> None:
+    with pytest.raises(ValueError, match="found no held-out row with an answer among 1"):
+        prove(merged, exported, [ProofRow([1, 2], 2, "")], LIMITS, 4)

@@ -1,0 +1,211 @@
+"""What a version says of itself: read by people, by the hub's own library, and by the code that its card shows."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub._eval_results import parse_eval_result_entries
+from transformers import AutoTokenizer
+
+from strop_trainer.curves import loss_curves
+from strop_trainer.documents import DatasetDocument, ProofDocument, TrainingDocument
+from strop_trainer.export.genai import export_onnx
+from strop_trainer.export.runners import AnswerRunner
+from strop_trainer.model_card import metric_rows
+from strop_trainer.provenance import Statement
+from strop_trainer.report import library_versions, write_reports
+from tests.support.models import tiny_llama
+from tests.support.records import make_plan, make_record, make_sample
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+NASTY = '</pre><script>alert(1)</script> & "quotes" {{ 7 * 7 }} | *bold*'
+
+
+class Links(HTMLParser):
+    """Collects what a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "img", "iframe", "object", "embed", "form"}:
+            self.found.append(tag)
+        for name, value in attrs:
+            if name.startswith("on") or (name in {"href", "src", "xlink:href"} and not (value or "").startswith("#")):
+                self.found.append(f"{tag} {name}={value}")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    folder = tmp_path / "stage"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_all_documents_are_there_and_valid(stage: Path, tmp_path: Path) -> None:
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    assert sorted(path.name for path in stage.iterdir() if path.is_file()) == [
+        "MLmodel",
+        "README.md",
+        "dataset.json",
+        "eval_results.yaml",
+        "metrics.jsonl",
+        "proof.json",
+        "provenance.json",
+        "report.html",
+        "training.json",
+    ]
+    training = TrainingDocument.model_validate_json((stage / "training.json").read_bytes())
+    assert (training.steps, training.base_model.parameters, training.metrics_tuned["exact_match"]) == (20, 1000, 0.95)
+    assert training.plan == make_plan().training
+    assert training.libraries["torch"] == library_versions()["torch"]
+    assert DatasetDocument.model_validate_json((stage / "dataset.json").read_bytes()).train_rows == 80
+    (proof,) = ProofDocument.model_validate_json((stage / "proof.json").read_bytes()).results
+    assert (proof.artifact, proof.passed, proof.perplexity_ratio) == ("onnx", True, 1.0)
+    assert (stage / "metrics.jsonl").read_text() == (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_what_rows_and_models_say_is_escaped(stage: Path, tmp_path: Path) -> None:
+    samples = [make_sample(NASTY, NASTY, NASTY, NASTY)]
+    record = make_record(tmp_path / "metrics.jsonl", samples=samples, metrics_tuned={"<b>": 1.0}, metrics_base={})
+    write_reports(stage, record)
+    page = (stage / "report.html").read_text()
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt; &amp;" in page
+    assert "{{ 7 * 7 }}" in page
+    assert json.loads((stage / "training.json").read_text())["samples"][0]["tuned"] == NASTY
+
+
+def test_the_report_needs_nothing_from_outside(stage: Path, tmp_path: Path) -> None:
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", samples=[make_sample("q", "r", "b", "t")]))
+    links = Links()
+    links.feed((stage / "report.html").read_text())
+    assert links.found == []
+
+
+def test_the_report_shows_curve_metrics_proof_samples_and_time(stage: Path, tmp_path: Path) -> None:
+    samples = [make_sample("the question", "the reference", "the base answer", "the tuned answer")]
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", samples=samples))
+    page = (stage / "report.html").read_text()
+    assert page.count("<svg") == 1
+    for expected in (
+        '<td>exact_match</td><td class="n">0</td><td class="n">0.95</td>',
+        '<td class="ok">proven</td>',
+        "the question",
+        "the reference",
+        "the base answer",
+        "the tuned answer",
+        '<td class="n">30.0 s</td>',
+        "training.epochs",
+    ):
+        assert expected in page, expected
+
+
+def test_numbers_that_are_none_do_not_break_a_document(stage: Path, tmp_path: Path) -> None:
+    metrics = {"perplexity": math.inf, "eval_loss": math.nan}
+    record = make_record(tmp_path / "metrics.jsonl", metrics_tuned=metrics, metrics_base={"only_base": 1.0})
+    write_reports(stage, record)
+    assert json.loads((stage / "training.json").read_text())["metricsTuned"] == {"eval_loss": None, "perplexity": None}
+    assert yaml.safe_load((stage / "eval_results.yaml").read_text()) == []
+    assert [name for name, _, _ in metric_rows(record)] == ["perplexity", "eval_loss", "only_base"]
+    assert "NaN" not in (stage / "training.json").read_text()
+
+
+def test_a_run_without_a_step_has_a_report(stage: Path, tmp_path: Path) -> None:
+    record = make_record(tmp_path / "metrics.jsonl", steps=0, stage_seconds={}, proofs=[], metrics_tuned={})
+    (tmp_path / "metrics.jsonl").unlink()
+    write_reports(stage, record)
+    assert "Nothing was logged." in (stage / "report.html").read_text()
+    assert (stage / "metrics.jsonl").read_text() == ""
+
+
+def test_the_hub_reads_the_card(stage: Path, tmp_path: Path) -> None:
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    card = ModelCard.load(stage / "README.md", ignore_metadata_errors=False)
+    assert card.data.base_model == "owner/base"
+    assert card.data.pipeline_tag == "text-generation"
+    assert card.data.eval_results is not None
+    assert {(result.metric_type, result.metric_value) for result in card.data.eval_results} == {
+        ("eval_loss", 0.2),
+        ("exact_match", 0.95),
+    }
+    (entry, _) = parse_eval_result_entries(yaml.safe_load((stage / "eval_results.yaml").read_text()))
+    assert (entry.task_id, entry.value) == ("eval_loss", 0.2)
+
+
+def test_a_base_from_a_volume_is_no_model_of_the_hub(stage: Path, tmp_path: Path) -> None:
+    plan = make_plan(source="pvc://models/base")
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", plan=plan))
+    assert ModelCard.load(stage / "README.md").data.base_model is None
+
+
+def test_the_card_admits_what_was_not_measured(stage: Path, tmp_path: Path) -> None:
+    record = make_record(tmp_path / "metrics.jsonl")
+    write_reports(stage, replace(record, dataset=replace(record.dataset, leaked=3)))
+    card = (stage / "README.md").read_text()
+    assert "With 20 held-out rows, a difference of a few percent may be chance." in card
+    assert "the numbers flatter the model" in card
+    assert "were not measured" in card
+
+
+def test_the_flavours_point_at_what_is_there(stage: Path, tmp_path: Path) -> None:
+    (stage / "onnx").mkdir()
+    (stage / "onnx" / "model.onnx").write_bytes(b"graph")
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    flavors: dict[str, Any] = yaml.safe_load((stage / "MLmodel").read_text())["flavors"]
+    assert set(flavors) == {"onnx", "onnxruntime_genai", "peft"}
+    for flavor in flavors.values():
+        assert (stage / flavor["data"]).exists()
+
+
+def test_provenance_names_model_base_and_data(stage: Path, tmp_path: Path) -> None:
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    statement = json.loads((stage / "provenance.json").read_text())
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert [subject["name"] for subject in statement["subject"]] == ["adapter/adapter_model.safetensors"]
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["method"]["lora"]["rank"] == 8
+    assert [(one["uri"], one["digest"]["sha256"]) for one in definition["resolvedDependencies"]] == [
+        ("hf://owner/base@main", "b" * 64),
+        ("configmap://rows/train.jsonl", "a" * 64),
+    ]
+    Statement.model_validate(statement)
+
+
+def test_the_same_numbers_give_the_same_curve() -> None:
+    lines = [{"step": step, "loss": 1 / step} for step in range(1, 9)]
+    first = loss_curves([*lines, {"step": 8, "eval_loss": 0.3}])
+    assert first == loss_curves([*lines, {"step": 8, "eval_loss": 0.3}])
+    assert first.startswith("<svg")
+    assert "held out" in first
+    assert "held out" not in loss_curves(lines)
+    assert loss_curves([]) == ""
+
+
+@pytest.mark.trainer
+def test_the_code_on_the_card_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "card"
+    card.mkdir()
+    export_onnx(tiny_llama(tmp_path / "model"), card / "onnx", "fp32")
+    write_reports(card, make_record(tmp_path / "metrics.jsonl"))
+    (code,) = re.findall(r"```python\n(.*?)```", (card / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(card)
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - the card's own code
+    tokenizer = AutoTokenizer.from_pretrained(card / "onnx")
+    messages = [{"role": "user", "content": "…"}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    expected = tokenizer.decode(AnswerRunner(card / "onnx", 1).greedy(prompt, 64), skip_special_tokens=True)
+    assert capsys.readouterr().out.strip() == expected.strip()
