@@ -222,10 +222,14 @@ def _pairs(option: str, values: list[str] | None) -> dict[str, Path]:
     return result
 
 
+def _program() -> str:
+    return "kubectl strop" if Path(sys.argv[0]).name.startswith("kubectl") else "strop"
+
+
 def main() -> None:
     """Run the command line; every error is a line on stderr and an exit code."""
     try:
-        code = app(standalone_mode=False, prog_name=Path(sys.argv[0]).name)
+        code = app(standalone_mode=False, prog_name=_program())
     except CliError as error:
         for line in error.lines:
             typer.echo(line, err=True)
