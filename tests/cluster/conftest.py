@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.cluster import Cluster, image_archive
+from tests.support.team import Team, release
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,15 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted", check=True)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=True)
+
+
+@pytest.fixture(scope="module")
+def team(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A namespace with a tiny model, in a cluster that has the operator; removed afterwards."""
+    with release(cluster):
+        team = Team(cluster, f"team-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("model"))
+        yield team
+        for job in team.names("finetunejob", "strop.dev"):
+            team.delete(job)
+        team.close()
+        cluster.kubectl("delete", "namespace", team.namespace, "--timeout=120s", check=True)

@@ -7,6 +7,7 @@ from kubernetes import client, config
 from kubernetes.client import ApiException
 
 from tests.support.apiserver import ApiServer
+from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until
 
 Document = dict[str, Any]
@@ -23,16 +24,16 @@ class World:
         custom: Custom resources, with the administrator's rights.
     """
 
-    def __init__(self, server: ApiServer, namespace: str) -> None:
+    def __init__(self, server: ApiServer | Cluster, namespace: str, **labels: str) -> None:
         """Makes the namespace with a registry claim, a claim with a model, and a ConfigMap with rows."""
         self._api = config.new_client_from_config(str(server.kubeconfig))
-        self._audit_log = server.audit_log
+        self._audit_log = server.audit_log if isinstance(server, ApiServer) else None
         self.kubectl = server.kubectl
         self.namespace = namespace
         self.core = client.CoreV1Api(self._api)
         self.batch = client.BatchV1Api(self._api)
         self.custom = client.CustomObjectsApi(self._api)
-        self.core.create_namespace({"metadata": {"name": namespace}})
+        self.core.create_namespace({"metadata": {"name": namespace, "labels": labels}})
         wait_until(self._has_account, "the namespace's service account")
         for name in ("models", "strop-models"):
             self.claim(name)
@@ -176,4 +177,5 @@ class World:
 
     def audit(self) -> list[Document]:
         """Returns all that was asked of the API server so far."""
+        assert self._audit_log is not None
         return [json.loads(line) for line in self._audit_log.read_text().splitlines()]
