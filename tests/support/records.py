@@ -130,10 +130,7 @@ def make_record(metrics_file: Path, **changes: Any) -> RunRecord:
 
 def make_sample(prompt: str, reference: str, base: str, tuned: str) -> Sample:
     """Return a sample whose prompt is one user message."""
-    fields: dict[str, Any] = {"prompt": prompt, "reference": reference, "base": base, "tuned": tuned}
-    if "messages" in Sample.__dataclass_fields__:
-        fields["messages"] = [{"role": "user", "content": prompt}]
-    return Sample(**fields)
+    return Sample(prompt, reference, base, tuned, [{"role": "user", "content": prompt}])
 
 
 def publish_version(registry_folder: Path, scratch: Path, *, uid: str = "uid-1", **changes: Any) -> PublishedLocation:

@@ -29,6 +29,7 @@ from strop_trainer.model_card import metric_rows, render_card
 from strop_trainer.provenance import make_statement
 
 if TYPE_CHECKING:
+    from strop_trainer.evaluation import Sample
     from strop_trainer.record import RunRecord
 
 LIBRARIES = (
@@ -208,10 +209,9 @@ def render_html(
     )
 
 
-def messages_of(sample: Any) -> list[dict[str, str]]:
+def messages_of(sample: Sample) -> list[dict[str, str]]:
     """Return a sample's prompt as messages."""
-    messages: list[dict[str, str]] = getattr(sample, "messages", None) or [{"role": "user", "content": sample.prompt}]
-    return messages
+    return sample.messages or [{"role": "user", "content": sample.prompt}]
 
 
 def library_versions() -> dict[str, str]:
