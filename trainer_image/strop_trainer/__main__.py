@@ -143,7 +143,7 @@ def prepare(run: Run) -> None:
         torch.set_num_threads(run.threads)
         if hyperparameters.deterministic:
             torch.use_deterministic_algorithms(mode=True)
-        methods.check_architecture(run.model.model_type)
+        methods.check_architecture(run.model.model_type, run.model.architecture)
         tokenizer = methods.load_tokenizer(run.model.path)
         run.encoded = run.task.encode(run.dataset.train, tokenizer, hyperparameters.max_length)
         held = run.task.encode(
@@ -301,7 +301,7 @@ def evaluate(run: Run) -> None:
         run.metrics_base |= run.task.score(before, references)
         run.metrics_tuned |= run.task.score(after, references)
         rows = zip(asked, before, after, strict=True)
-        run.samples = [evaluation.Sample(q.prompt, q.reference, base, tuned) for q, base, tuned in rows]
+        run.samples = [evaluation.Sample(q.prompt, q.reference, base, tuned, q.messages) for q, base, tuned in rows]
     say(f"  {'':<16}{'base':>10}{'tuned':>10}")
     for name, tuned in run.metrics_tuned.items():
         say(f"  {name:<16}{run.metrics_base[name]:>10.4f}{tuned:>10.4f}")
@@ -368,11 +368,11 @@ def publish(run: Run) -> None:
 
     def fill(stage: Path) -> None:
         with run.stop.immediate():
-            shutil.copytree(run.artifact("adapter"), stage / "adapter")
+            registry.copy_tree(run.artifact("adapter"), stage / "adapter")
             for folder in run.exports.values():
-                shutil.copytree(folder, stage / folder.name)
+                registry.copy_tree(folder, stage / folder.name)
             if run.plan.training.artifact.merged:
-                shutil.copytree(run.artifact("merged"), stage / "merged")
+                registry.copy_tree(run.artifact("merged"), stage / "merged")
             shutil.copyfile(run.settings.metrics, stage / "metrics.jsonl")
             write_reports(stage, make_record(run))
 

@@ -74,17 +74,22 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def check_architecture(model_type: str) -> None:
+def check_architecture(model_type: str, architecture: str) -> None:
     """Check that transformers itself knows the architecture as a causal language model.
+
+    Args:
+        model_type: of the model's configuration.
+        architecture: class that its weights are of; the model type again where the configuration names none.
 
     Raises:
         TrainerError: it does not (exit 78).
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: PLC0415 - seconds
 
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type, ())
+    if architecture not in {model_type, *([names] if isinstance(names, str) else names)} or not names:
         raise bad_configuration(
-            f"model: unsupported architecture {model_type}: not a causal language model that transformers knows itself"
+            f"model: unsupported architecture {architecture}: no causal language model that transformers knows itself"
         )
 
 

@@ -41,6 +41,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme != "https":
+            fp.close()
             raise bad_configuration(f"{req.full_url}: redirected to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
