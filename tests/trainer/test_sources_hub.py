@@ -1,4 +1,4 @@
-"""`hf://` by the real client (in processes of its own: it caches settings) against a server that speaks the hub's API."""
+"""`hf://` by the real client (in processes of its own, it caches) against a server that speaks the hub's API."""
 
 import json
 import os

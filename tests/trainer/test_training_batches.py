@@ -132,6 +132,14 @@ def test_packed_passes_hold_about_the_same_tokens() -> None:
     assert max(tokens) - min(tokens) <= 40
 
 
+def test_packed_passes_are_bounded_by_tokens_but_for_long_rows() -> None:
+    rows = [example(seed, 2 + seed * 7 % 40) for seed in range(24)]
+    passes = batches.micro_batches([*rows, example(99, 200)], 25, packed=True, tokens=100)
+    assert sorted(sum(len(row.input_ids) for row in part) for part in passes)[-2] <= 140
+    assert [len(part) for part in passes if any(len(row.input_ids) == 200 for row in part)] == [1]
+    assert len(batches.micro_batches(rows, 24, packed=True, tokens=1)) == 24
+
+
 def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:
     epochs = [[row for step in range(e * 4, e * 4 + 4) for row in batches.step_rows(step, 10, 3, 5)] for e in range(3)]
     assert all(sorted(order) == list(range(10)) for order in epochs)

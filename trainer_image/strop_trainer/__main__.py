@@ -161,7 +161,9 @@ def prepare(run: Run) -> None:
         run.trainable_parameters = run.loaded.trainable_parameters
         speed_up_adapters(run)
         choose_packing(run)
-        groups = micro_batches(held.examples, hyperparameters.micro_batch_size, packed=run.packed)
+        groups = micro_batches(
+            held.examples, hyperparameters.micro_batch_size, packed=run.packed, tokens=pass_tokens(run)
+        )
         run.held_out = [make_batch(run, group) for group in groups]
         run.base_fingerprint = hashing.result()
     describe(run)
@@ -218,6 +220,13 @@ def make_batch(run: Run, examples: list[Example] | Any) -> Batch:
     return batches.pack(examples) if run.packed else batches.pad(examples, run.loaded.tokenizer.pad_token_id)
 
 
+def pass_tokens(run: Run) -> int | None:
+    """Return the tokens that a packed forward pass is bounded to, or None."""
+    from strop_trainer.batches import CPU_PASS_TOKENS  # noqa: PLC0415
+
+    return CPU_PASS_TOKENS if run.loaded.model.device.type == "cpu" else None
+
+
 def describe(run: Run) -> None:
     """Print every number that was derived."""
     from strop_trainer.training import Schedule, resident_bytes  # noqa: PLC0415
@@ -237,9 +246,11 @@ def describe(run: Run) -> None:
         f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
         f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"
     )
+    bound = f", about {pass_tokens(run)} tokens" if run.packed and pass_tokens(run) else ""
     say(
         f"  steps: {schedule.total_steps} ({schedule.steps_per_epoch} an epoch, {schedule.warmup_steps} of warm-up) of "
-        f"{plan.effective_batch_size} rows, about {per_step:,.0f} tokens; {plan.micro_batch_size} rows a forward pass"
+        f"{plan.effective_batch_size} rows, about {per_step:,.0f} tokens; "
+        f"a forward pass has at most {plan.micro_batch_size} rows{bound}"
     )
     say(f"  precision {plan.precision}, {run.threads} threads, {resident_bytes() / 1e9:.2f} GB in memory")
 
@@ -263,6 +274,7 @@ def train(run: Run) -> None:
         make_batch=lambda examples: make_batch(run, examples),
         forward=lambda batch: target_logits(run.loaded.model, batch),
         packed=run.packed,
+        pass_tokens=pass_tokens(run),
         checkpoints=run.settings.checkpoints,
         metrics_file=run.settings.metrics,
         identity=identity,

@@ -19,6 +19,8 @@ from typing import Any
 from strop_trainer.tasks.base import Example
 
 ATTENTION = "strop_segments"
+CPU_PASS_TOKENS = 512
+"""On a CPU, longer packed passes are hardly faster, and every token takes memory."""
 DRIFT_LIMIT = 0.05
 """Packed and alone may differ by rounding: relative to the norm of the logits, bf16 included."""
 
@@ -66,16 +68,27 @@ def _epoch_order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def micro_batches(examples: Sequence[Example], size: int, *, packed: bool) -> list[list[Example]]:
+def micro_batches(
+    examples: Sequence[Example], size: int, *, packed: bool, tokens: int | None = None
+) -> list[list[Example]]:
     """Share the rows of a step among forward passes of at most `size` rows.
 
     The gradient is the same however they are shared; packed, each pass gets about the same number of tokens, which
     bounds memory; padded, rows of like length go together, which saves padding.
+
+    Args:
+        examples: rows of the step.
+        size: rows of a pass, at most.
+        packed: whether rows follow each other without padding.
+        tokens: tokens of a packed pass, about at most; a longer row has a pass of its own.
     """
     order = sorted(examples, key=lambda example: -len(example.input_ids))
     if not packed:
         return [order[start : start + size] for start in range(0, len(order), size)]
-    passes: list[list[Example]] = [[] for _ in range(-(-len(order) // size))]
+    count = -(-len(order) // size)
+    if tokens is not None:
+        count = min(len(order), max(count, -(-sum(len(example.input_ids) for example in order) // tokens)))
+    passes: list[list[Example]] = [[] for _ in range(count)]
     for example in order:
         open_passes = [rows for rows in passes if len(rows) < size]
         min(open_passes, key=lambda rows: sum(len(row.input_ids) for row in rows)).append(example)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Sample:
     reference: str
     base: str
     tuned: str
+    messages: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    """The prompt as it is given to a chat template; empty where the task has none."""
 
 
 def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
@@ -101,14 +104,14 @@ def check_gates(plan: EvaluationPlan, task: Task) -> None:
         TrainerError: one does not (exit 78).
     """
     needs_answers = set(task.score([""], [""]))
-    for field in ("minimum", "maximum"):
-        for name in getattr(plan, field):
+    for bound in ("minimum", "maximum"):
+        for name in getattr(plan, bound):
             if name not in task.metrics:
                 raise bad_configuration(
-                    f"evaluation.{field}.{name}: unknown metric, allowed for {task.name}: {', '.join(task.metrics)}"
+                    f"evaluation.{bound}.{name}: unknown metric, allowed for {task.name}: {', '.join(task.metrics)}"
                 )
             if name in needs_answers and plan.generate_rows == 0:
-                raise bad_configuration(f"evaluation.{field}.{name}: needs evaluation.generateRows of at least 1")
+                raise bad_configuration(f"evaluation.{bound}.{name}: needs evaluation.generateRows of at least 1")
 
 
 def apply_gates(metrics: dict[str, float], plan: EvaluationPlan) -> None:

@@ -18,6 +18,8 @@ from strop_trainer.errors import bad_configuration
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 ROUND_UP = 0.25
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
+LARGE_BYTES = 16 << 20
+"""From here on, an allocation is a mapping of its own: few in a step, and kept in the heap they would leave holes."""
 KEEP_BYTES = 1 << 30
 
 
@@ -120,4 +122,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, KEEP_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, KEEP_BYTES))
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, KEEP_BYTES))

@@ -174,6 +174,8 @@ class Trainer:
     forward: Callable[[Batch], Any]
     """Batch → logits that count, (N, V), of the model in training mode."""
     packed: bool
+    pass_tokens: int | None
+    """Tokens of a packed forward pass, about at most."""
     checkpoints: Path
     metrics_file: Path
     identity: dict[str, str]
@@ -226,7 +228,8 @@ class Trainer:
 
         begin, plan = time.perf_counter(), self.plan
         rows = [self.examples[row] for row in step_rows(step, len(self.examples), plan.effective_batch_size, plan.seed)]
-        passes = [self.make_batch(part) for part in micro_batches(rows, plan.micro_batch_size, packed=self.packed)]
+        parts = micro_batches(rows, plan.micro_batch_size, packed=self.packed, tokens=self.pass_tokens)
+        passes = [self.make_batch(part) for part in parts]
         targets = sum(batch.targets for batch in passes)
         loss_sum = 0.0
         for micro, batch in enumerate(passes):

@@ -63,6 +63,8 @@ class Question:
     reference: str
     row_ids: list[int]
     """Prompt and reference answer as the model would have written it."""
+    messages: list[dict[str, str]] = field(default_factory=list)
+    """The prompt as it is given to a chat template; empty where the task has none."""
 
 
 @dataclass

@@ -90,7 +90,7 @@ class ChatTask:
                 said = render(messages[: last + 1], tokenizer).rstrip().removeprefix(prompt)
                 row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
             asked = next(message["content"] for message in reversed(messages[:last]))
-            found.append(Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length]))
+            found.append(Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length], messages[:last]))
         return found
 
     def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
