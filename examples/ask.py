@@ -14,6 +14,7 @@ from pathlib import Path
 import onnxruntime_genai as genai
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 MAX_NEW_TOKENS = 64
 
@@ -47,6 +48,7 @@ def ask_onnx(folder: Path, messages: list[dict[str, str]]) -> str:
 
 def main() -> None:
     """Entry point."""
+    logging.disable_progress_bar()
     base, version = Path(sys.argv[1]), Path(sys.argv[2])
     if len(sys.argv) > 3:
         messages = [{"role": "user", "content": sys.argv[3]}]
