@@ -35,7 +35,6 @@ def test_a_model_that_is_not_on_the_claim(team: Team) -> None:
 def test_too_little_memory_is_told_with_the_numbers(team: Team) -> None:
     compute = {"pool": "cpu", "resources": {"cpu": "500m", "memory": "64Mi"}}
     team.apply("starved", compute=compute, backoffLimit=0)
-    team.says("starved", "out of memory", TRAIN_SECONDS)
-    assert team.phase("starved") == "Failed"
+    status = team.reaches("starved", "Failed", TRAIN_SECONDS)
     assert team.condition("starved", "Failed") == ("True", "OutOfMemory")
-    assert "64Mi" in team.status("starved")["message"]
+    assert "at its limit of 64Mi" in status["message"]

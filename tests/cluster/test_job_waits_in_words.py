@@ -51,7 +51,7 @@ def test_a_claim_that_nothing_provisions(team: Team) -> None:
         team.namespace, {"metadata": {"name": "unprovisioned"}, "spec": spec}
     )
     team.apply("unbound", model={"source": "pvc://unprovisioned/model", "parameters": "1M"})
-    team.says("unbound", "claim unprovisioned")
+    team.says("unbound", "not bound to a volume yet: claim unprovisioned (")
     assert team.condition("unbound", "Running") == ("False", "ClaimUnbound")
     team.delete("unbound")
     wait_until(lambda: not team.job("unbound"), "the job is gone", 15)

@@ -67,6 +67,19 @@ def ended(pod: Manifest) -> dict[str, Any] | None:
     return state
 
 
+def exit_code(pod: Manifest) -> int | None:
+    """Return the exit code of the trainer's container; None where it has not ended, or not by itself."""
+    code: int | None = (ended(pod) or {}).get("exitCode")
+    return code
+
+
+def is_counted(pod: Manifest) -> bool:
+    """Return whether a failed pod counts against the back-off limit; the child Job's failure policy says the same."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    disrupted = any(each["type"] == "DisruptionTarget" and each["status"] == "True" for each in conditions)
+    return not disrupted and exit_code(pod) != ExitCode.PREEMPTED
+
+
 def started_at(pod: Manifest) -> str | None:
     """Return when the trainer's container started (RFC 3339)."""
     state = container_state(pod)
@@ -111,8 +124,8 @@ def _why_unscheduled(condition: Mapping[str, Any], unbound: Iterable[str]) -> Ca
     if found := re.search(r'persistentvolumeclaim "([^"]+)" not found', message):
         return Cause(Reason.CLAIM_NOT_FOUND, f"claim {found[1]} is not there (any more)")
     if "unbound" in message and "PersistentVolumeClaim" in message:
-        names = ", ".join(sorted(unbound)) or "of the pod"
-        return Cause(Reason.CLAIM_UNBOUND, f"claim {names} is not bound to a volume yet: {message}")
+        names = ", ".join(unbound) or "of the pod"
+        return Cause(Reason.CLAIM_UNBOUND, f"not bound to a volume yet: claim {names} ({message})")
     return Cause(Reason.UNSCHEDULABLE, f"no node fits: {message}" if message else "no node fits")
 
 
@@ -142,8 +155,8 @@ def why_ended(pod: Manifest, estimate: MemoryEstimate | None) -> Cause:
         return Cause(Reason.TRAINER_FAILED, words)
     if state.get("reason") == "OOMKilled":
         return Cause(Reason.OUT_OF_MEMORY, _out_of_memory(pod, estimate))
-    code = int(state.get("exitCode", -1))
-    reason = REASON_OF_EXIT.get(code, Reason.TRAINER_FAILED)
+    code = exit_code(pod)
+    reason = Reason.TRAINER_FAILED if code is None else REASON_OF_EXIT.get(code, Reason.TRAINER_FAILED)
     if word := last_word(pod):
         return Cause(_stable(word.reason) or reason, f"{word.stage}: {word.message}" if word.stage else word.message)
     return Cause(reason, _from_log(code, state.get("message") or ""))
@@ -155,9 +168,10 @@ def _stable(reason: str) -> str | None:
     return reason if reason in known else None
 
 
-def _from_log(code: int, log: str) -> str:
+def _from_log(code: int | None, log: str) -> str:
     lines = [line for line in log.splitlines() if line.strip()]
-    meaning = {int(known): words for known, words in DESCRIPTIONS.items()}.get(code, "an unexpected end")
+    meanings: dict[int | None, str] = {int(known): words for known, words in DESCRIPTIONS.items()}
+    meaning = meanings.get(code, "an unexpected end")
     return f"the trainer ended with exit code {code} ({meaning})" + (f": {lines[-1].strip()}" if lines else "")
 
 

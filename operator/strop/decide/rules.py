@@ -192,12 +192,7 @@ def waiting(view: View) -> Verdict | None:
     """A pod that is there and does not run yet says why, in words."""
     if not view.live:
         return None
-    bound = {name for name, claim in view.observed.claims.items() if claim.get("status", {}).get("phase") == "Bound"}
-    work = view.ours.get("PersistentVolumeClaim")
-    unbound = set(view.observed.claims) - bound
-    if work and work.get("status", {}).get("phase") != "Bound":
-        unbound.add(work["metadata"]["name"])
-    cause = pods.why_waiting(view.live[0], unbound)
+    cause = pods.why_waiting(view.live[0], view.unbound)
     phase = {Reason.STARTING: Phase.STARTING, Reason.WAITING_FOR_QUOTA: Phase.QUEUED}.get(cause.reason, Phase.PENDING)
     return Verdict(phase, cause.reason, cause.message, _healing(view))
 
@@ -211,14 +206,25 @@ def pod_refused(view: View) -> Verdict | None:
     return Verdict(phase, cause.reason, cause.message, _healing(view), NO_POD_SECONDS)
 
 
+def closing(view: View) -> Verdict | None:
+    """A trainer has ended well, and the Job controller has not said so yet."""
+    if view.live or not any(pods.phase(pod) == "Succeeded" for pod in view.pods):
+        return None
+    words = "the trainer has ended; its Job is being closed"
+    return Verdict(Phase.PUBLISHING, Reason.PROGRESSING, words, _healing(view), NO_POD_SECONDS)
+
+
 def between_attempts(view: View) -> Verdict | None:
-    """An attempt has failed, and the Job has not made the next pod yet."""
+    """An attempt has failed, and the Job has neither made the next pod yet nor given up."""
     cause = view.last_failure
     if cause is None:
         return None
-    words = f"attempt {view.attempts} ended: {cause.message}; another follows"
+    words = f"attempt {view.attempts} ended: {cause.message}"
+    if view.was_last_attempt:
+        # What to think of it is the Job's to say, and comes within a second.
+        return Verdict(Phase.RUNNING, Reason.TRAINING, words, _healing(view), NO_POD_SECONDS)
     reason = Reason.PREEMPTED if cause.reason == Reason.PREEMPTED else Reason.RESTARTED
-    return Verdict(Phase.STARTING, reason, words, _healing(view), NO_POD_SECONDS)
+    return Verdict(Phase.STARTING, reason, f"{words}; another follows", _healing(view), NO_POD_SECONDS)
 
 
 def created(view: View) -> Verdict:
@@ -241,6 +247,7 @@ RULES: Final[tuple[Rule, ...]] = (
     queued,
     running,
     waiting,
+    closing,
     pod_refused,
     between_attempts,
     created,

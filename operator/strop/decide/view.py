@@ -9,9 +9,10 @@ from strop.api import names
 from strop.api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from strop.api.names import Condition
 from strop.decide.observed import Moment, Observed
-from strop.decide.pods import Cause, ended, owned_by, phase, why_ended
+from strop.decide.pods import Cause, ended, exit_code, is_counted, owned_by, phase, why_ended
 from strop.desired.installation import Installation
 from strop.desired.metadata import Manifest, Owner
+from strop_trainer.exit_codes import NON_RETRIABLE
 from strop_trainer.plan import Plan
 
 Value = TypeVar("Value")
@@ -131,6 +132,26 @@ class View:
         """Why the latest failed pod failed."""
         plan = self.observed.plan
         return why_ended(self.failed[-1], plan.placement.estimate if plan else None) if self.failed else None
+
+    @property
+    def was_last_attempt(self) -> bool:
+        """Whether no pod follows the latest failed one; the Job says so a little later."""
+        counted = [pod for pod in self.failed if is_counted(pod)]
+        hopeless = bool(self.failed) and exit_code(self.failed[-1]) in NON_RETRIABLE
+        given_up = self.ended_as("FailureTarget") is not None
+        return given_up or hopeless or len(counted) > int(self.field("backoffLimit") or 0)
+
+    @cached_property
+    def unbound(self) -> tuple[str, ...]:
+        """Names of claims that are not bound: those of others first, as ours is bound where theirs are."""
+
+        def is_unbound(claim: Manifest) -> bool:
+            return bool(claim.get("status", {}).get("phase") != "Bound")
+
+        inputs = tuple(sorted(name for name, claim in self.observed.claims.items() if is_unbound(claim)))
+        work = self.ours.get("PersistentVolumeClaim")
+        own = (work["metadata"]["name"],) if work and is_unbound(work) else ()
+        return inputs or own
 
     @property
     def attempts(self) -> int:
