@@ -1,6 +1,7 @@
 """A team's namespace in the two-node cluster: a tiny model on a claim, rows, and a shelf that shows what comes out."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class Team(World):
         subprocess.run(
             [self.kubectl.binary, *command],
             input=archive.stdout,
-            env={"KUBECONFIG": str(self.kubectl.kubeconfig)},
+            env={**os.environ, "KUBECONFIG": str(self.kubectl.kubeconfig)},
             check=True,
         )
 
