@@ -1,5 +1,6 @@
-"""`python -m strop.cli`: the same as `strop`."""
+"""`python -m strop.cli` is `strop`."""
 
 from strop.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()
