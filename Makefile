@@ -105,12 +105,12 @@ cluster-down: ## Stop them and remove their state
 # --- what is generated ---------------------------------------------------------------------------------------------
 
 .PHONY: crds
-crds: env ## crds/ and the chart's copies, from operator/strop/api
+crds: programs env ## crds/ and the chart's copies, from operator/strop/api
 	$(PY) -m strop.api.crdgen
 	$(PY) docs/chart_reference.py
 
 .PHONY: docs
-docs: env ## docs/reference, from the code
+docs: programs env ## docs/reference, from the code
 	$(PY) docs/generate.py
 	$(PY) docs/chart_reference.py
 
