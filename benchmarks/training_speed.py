@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import tempfile
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 from benchmarks.quickstart import ROOT, lay_out, quickstart_plan, run_python
 from benchmarks.results import Goal, Result, table
 from strop_trainer.plan import Plan
+from strop_trainer.training import SCHEDULES
 from tests.support.models import smollm2
 
 COMMAND = "python -m benchmarks training"
-STEPS = 12
+STEPS = 8
 ROUNDS = 3
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
@@ -44,7 +46,13 @@ def trl(plan: Plan, **options: Any) -> dict[str, Any]:
         "alpha": lora.alpha,
         "learning_rate": numbers.learning_rate,
         "max_length": numbers.max_length,
-        "options": {"model_init_kwargs": {"dtype": DTYPES[numbers.precision]}, **options},
+        # The same schedule: then the losses can be compared, too.
+        "options": {
+            "warmup_steps": math.ceil(numbers.warmup_ratio * STEPS),
+            "lr_scheduler_type": SCHEDULES[numbers.scheduler],
+            "model_init_kwargs": {"dtype": DTYPES[numbers.precision]},
+            **options,
+        },
     }
     return last_json(run_python("-m", "benchmarks.workers.trl_sft", environment={}, text=json.dumps(task)))
 
