@@ -36,7 +36,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.PLANNED: "The job was accepted and planned.",
     Reason.INVALID: "The spec contradicts itself or another object; the message names field, found and allowed.",
     Reason.UNSUPPORTED: "This version of Strop cannot do what is asked for.",
-    Reason.POOL_NOT_FOUND: "There is no ComputePool of that name, or none at all. `kubectl get cpool` lists those there are.",
+    Reason.POOL_NOT_FOUND: "There is no ComputePool of that name, or none at all. `kubectl get cpool` lists them.",
     Reason.NO_POOL_FITS: "No pool has nodes that are large enough; the message has the numbers. "
     "Ask for less (a smaller microBatchSize or maxLength) or add a pool.",
     Reason.NAMESPACE_NOT_ALLOWED: "The pool's `namespaces` leave out the job's.",
