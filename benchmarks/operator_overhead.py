@@ -16,7 +16,8 @@ from typing import Any
 
 from benchmarks.results import Goal, Result
 from tests.support.apiserver import ApiServer
-from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
+from tests.support.helm import NAMESPACE, RELEASE
+from tests.support.installed import installed_server
 from tests.support.jobs import termination
 from tests.support.operator import OperatorProcess
 from tests.support.world import World
@@ -26,19 +27,13 @@ JOBS = 20
 IDLE_SECONDS = 600
 BENCH = "bench"
 HTTP_REFUSED = 300
-POOL = {"name": "cpu", "spec": {"cpuPerNode": "8", "memoryPerNode": "32Gi"}}
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{RELEASE}"
 
 
 @contextlib.contextmanager
 def installed() -> Iterator[tuple[ApiServer, OperatorProcess]]:
     """A server with the chart's roles, and one operator that has exactly these."""
-    with ApiServer(audit=True) as server:
-        helm(
-            *("install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait=hookOnly"),
-            values={"pools": [POOL]},
-            kubeconfig=server.kubeconfig,
-        )
+    with installed_server() as server:
         kubeconfig = server.service_account_kubeconfig(NAMESPACE, RELEASE)
         with OperatorProcess(
             kubeconfig, NAMESPACE, lease_name=RELEASE, lease_seconds="15", log_level="INFO"

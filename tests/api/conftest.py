@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.apiserver import ApiServer
-from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
+from tests.support.helm import NAMESPACE, RELEASE
+from tests.support.installed import installed_server
 from tests.support.operator import OperatorProcess
-
-POOL = {"name": "cpu", "spec": {"cpuPerNode": "8", "memoryPerNode": "32Gi"}}
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +20,7 @@ def apiserver() -> Iterator[ApiServer]:
 @pytest.fixture(scope="module")
 def installed() -> Iterator[ApiServer]:
     """A server with an audit log and the chart installed, of the module's own: the chart holds for a whole cluster."""
-    with ApiServer(audit=True) as server:
-        helm(
-            *("install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait=hookOnly"),
-            values={"pools": [POOL]},
-            kubeconfig=server.kubeconfig,
-        )
+    with installed_server() as server:
         yield server
 
 

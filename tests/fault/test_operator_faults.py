@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.apiserver import ApiServer
 from tests.support.faults import Fault, FaultProxy, Plan
-from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
+from tests.support.helm import NAMESPACE, RELEASE
+from tests.support.installed import installed_server
 from tests.support.jobs import termination
 from tests.support.operator import OperatorProcess
 from tests.support.waiting import wait_until
@@ -16,7 +17,6 @@ from tests.support.world import World
 
 pytestmark = [pytest.mark.api, pytest.mark.fault]
 
-POOL = {"name": "cpu", "spec": {"cpuPerNode": "8", "memoryPerNode": "32Gi"}}
 FAULTS: tuple[Fault, ...] = ("refuse", "drop-before", "drop-after")
 WALKERS = 8
 """Jobs that go their way at the same time."""
@@ -26,12 +26,7 @@ MOST_WRITES = 30
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ApiServer]:
-    with ApiServer(audit=True) as server:
-        helm(
-            *("install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait=hookOnly"),
-            values={"pools": [POOL]},
-            kubeconfig=server.kubeconfig,
-        )
+    with installed_server() as server:
         yield server
 
 
