@@ -52,14 +52,14 @@ def hub() -> Iterator[Hub]:
 def fetch(
     hub: Hub, tmp_path: Path, kind: str, source: str, *, revision: str = "", token: str = ""
 ) -> dict[str, object]:
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = {
-        **os.environ,
+        **theirs,
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_ETAG_TIMEOUT": "2",
         "HF_HUB_DISABLE_XET": "1",
     }
-    environment.pop("HF_TOKEN", None)
     if token:
         environment["HF_TOKEN"] = token
     ended = subprocess.run(
