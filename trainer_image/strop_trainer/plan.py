@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +32,27 @@ MethodType = Literal["full", "lora", "qlora", "dora", "ia3", "prompt-tuning", "p
 Precision = Literal["fp32", "bf16", "fp16"]
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """Names of the metrics of one task: what `evaluation.minimum` and `maximum` may bound."""
+
+    held_out: tuple[str, ...]
+    """Measured by one pass over the held-out rows."""
+    generated: tuple[str, ...] = ()
+    """Measured on answers that are generated, so only where `evaluation.generateRows` is at least 1."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.held_out, *self.generated)
+
+
+METRICS: Final[Mapping[Task, TaskMetrics]] = {
+    "chat": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match",)),
+}
+"""Task → its metrics. Admission, the planner and the trainer read it here; every task that is trained has a line."""
 
 
 class PlanModel(BaseModel):

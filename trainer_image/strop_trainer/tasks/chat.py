@@ -10,7 +10,7 @@ from itertools import pairwise, takewhile
 from typing import Any
 
 from strop_trainer.errors import bad_configuration, bad_data
-from strop_trainer.plan import DatasetPlan
+from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.rows import Problems, assemble, read_rows, split
@@ -26,7 +26,7 @@ class ChatTask:
 
     name = "chat"
     needs_chat_template = True
-    metrics = ("eval_loss", "perplexity", "token_accuracy", "exact_match")
+    metrics = METRICS["chat"].names
 
     def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
         """Check all rows and hold some out.
