@@ -46,7 +46,7 @@ def refused(tmp_path: Path, content: bytes, **more: bytes) -> str:
         (b"\xff\xfe{}", "not UTF-8 at byte 1 of the line (0xff)"),
         (b'{"messages": "\\ud800"}', "a lone surrogate"),
         (b"[" * 100_000, "broken JSON: nested too deeply"),
-        ([1], "found a list, expected one object a line"),
+        ([1], "found a list, expected an object with columns"),
         ({"text": "hello", "id": 3}, "messages: missing; found text, id"),
         ({"messages": "hello"}, "messages: found a string, expected a list"),
         ({"messages": []}, "messages: empty"),
@@ -85,7 +85,7 @@ def test_the_first_ten_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
 
 
 def test_a_line_too_long_to_be_a_row(tmp_path: Path) -> None:
-    assert "longer than 16 MiB; is it JSONL" in refused(tmp_path, b"[" + b" " * (17 << 20))
+    assert "line 1: longer than 16 MiB, expected one row a line" in refused(tmp_path, b"{" + b" " * (17 << 20))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])
@@ -151,13 +151,21 @@ def test_at_least_one_row_is_held_out_and_one_is_left() -> None:
     assert [len(part) for part in split([b"a", b"b", b"c"], 0.99, 0)] == [1, 2]
 
 
-def test_other_formats_columns_and_tasks_are_refused(tmp_path: Path) -> None:
-    for change in ({"format": "csv"}, {"columns": {"messages": "chat"}}):
+def test_columns_and_formats_that_chat_does_not_read_are_refused_before_a_file_is_opened() -> None:
+    gone = [RowFile("pvc://data/gone.jsonl", Path("/nowhere/gone.jsonl"))]
+    for change, words in (
+        ({"columns": {"text": "body"}}, "dataset.columns.text: chat reads no such column, allowed: messages"),
+        ({"format": "text"}, "dataset.format: found text, allowed for chat: auto, jsonl, csv, parquet"),
+    ):
         with pytest.raises(TrainerError) as caught:
-            read(tmp_path, lines(row()), plan=PLAN.model_copy(update=change))
+            task_named("chat").read(gone, [], PLAN.model_copy(update=change), 0)
         assert caught.value.exit_code is ExitCode.BAD_CONFIGURATION
-    with pytest.raises(TrainerError, match="'preference' is not supported by this version, allowed: chat"):
-        task_named("preference")
+        assert words in caught.value.message
+
+
+def test_a_task_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(TrainerError, match="'painting' is not supported by this version, allowed: chat"):
+        task_named("painting")
 
 
 def test_exact_match_forgives_white_space_only() -> None:

@@ -91,11 +91,23 @@ def test_an_unreadable_claim_says_so(settings: Settings, monkeypatch: pytest.Mon
     assert failing(settings, "pvc://data/x").exit_code is ExitCode.NO_PERMISSION
 
 
-def test_only_jsonl_is_read(settings: Settings) -> None:
-    (settings.volumes / "data" / "rows.parquet").write_text("")
-    error = failing(settings, "pvc://data/rows.parquet")
+def test_files_of_other_formats_are_refused(settings: Settings) -> None:
+    (settings.volumes / "data" / "rows.xlsx").write_text("")
+    error = failing(settings, "pvc://data/rows.xlsx")
     assert error.exit_code is ExitCode.BAD_CONFIGURATION
-    assert "found a .parquet file, this version reads JSONL" in error.message
+    assert "found a .xlsx file, expected JSON Lines, a JSON list, CSV, Parquet or plain text" in error.message
+
+
+def test_a_folder_of_several_formats_and_text_files_where_there_is_nothing_else(settings: Settings) -> None:
+    def found(folder: str, *names: str) -> list[str]:
+        (settings.volumes / "data" / folder).mkdir()
+        for name in names:
+            (settings.volumes / "data" / folder / name).write_text("")
+        files = sources.fetch_files(DataFile(source=f"pvc://data/{folder}"), settings)
+        return [file.name.rpartition("/")[2] for file in files]
+
+    assert found("rows", "b.csv", "a.parquet", "c.json", "notes.txt", "d.xlsx") == ["a.parquet", "b.csv", "c.json"]
+    assert found("texts", "2.txt", "1.TXT", "x.md") == ["1.TXT", "2.txt"]
 
 
 def model_folder(path: Path, **without: bool) -> Path:

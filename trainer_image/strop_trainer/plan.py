@@ -89,7 +89,7 @@ class DatasetPlan(PlanModel):
     """Held-out rows. Where empty, `validation_split` of the training rows is held out."""
     validation_split: float = 0.1
     """Fraction of the rows, by a seeded shuffle; at least one row."""
-    format: Literal["auto", "jsonl", "csv", "parquet"] = "auto"
+    format: Literal["auto", "jsonl", "csv", "parquet", "text"] = "auto"
     columns: dict[str, str] = {}
     """Name the task expects → name in the file."""
     max_rows: int | None = None
@@ -105,14 +105,20 @@ class LoraPlan(PlanModel):
     modules_to_save: list[str] = []
     use_rslora: bool = False
     initialization: Literal["default", "pissa", "olora", "loftq"] = "default"
+    plus_ratio: float | None = None
+    """Learning rate of B over that of A (LoRA+, Hayou et al. 2024); None: the same."""
 
 
 class MethodPlan(PlanModel):
-    """The fine-tuning method with its own options; `lora` is set for lora, qlora and dora."""
+    """The fine-tuning method with its own options.
+
+    `lora` is set for lora, qlora and dora; `virtual_tokens` for prompt-tuning, prefix-tuning and p-tuning.
+    """
 
     type: MethodType
     lora: LoraPlan | None = None
     virtual_tokens: int | None = None
+    """Trainable tokens in front of each row."""
 
 
 class Hyperparameters(PlanModel):

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from strop_trainer.context import Settings
 from strop_trainer.errors import bad_configuration, missing_input
 from strop_trainer.plan import DataFile, ModelSource
 from strop_trainer.sources import archive, hub, local, web
 
-ROW_SUFFIXES = (".jsonl", ".ndjson", ".json")
+ROW_FORMATS: Final[Mapping[str, Literal["json", "csv", "parquet", "text"]]] = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+"""Suffix of a file → format of its rows."""
+OTHER_SUFFIXES: Final = frozenset({".arrow", ".feather", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar", ".xls", ".xlsx"})
+"""Files of rows, maybe, in formats that are not read."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
     """Return the row files behind one data source: one, or those of a folder in the order of their names.
 
     Raises:
-        TrainerError: the source does not exist, does not answer, is refused or is not JSONL.
+        TrainerError: the source does not exist, does not answer, is refused or is of a format that is not read.
     """
     if is_local(file.source):
         return _rows_in(file.source, local.find(file.source, settings))
@@ -56,20 +69,25 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
         path = hub.fetch_file(file.source, file.revision, settings.fetched)
     else:
         path = web.download(file.source, file.sha256, settings.fetched)
-    return [RowFile(file.source, _is_jsonl(file.source, path))]
+    return [RowFile(file.source, _readable(file.source, path))]
 
 
 def _rows_in(source: str, found: Path) -> list[RowFile]:
     if found.is_file():
-        return [RowFile(source, found if source.startswith("configmap://") else _is_jsonl(source, found))]
-    files = sorted(path for path in found.iterdir() if path.is_file() and path.suffix in ROW_SUFFIXES)
+        return [RowFile(source, found if source.startswith("configmap://") else _readable(source, found))]
+    files = sorted(path for path in found.iterdir() if path.is_file() and path.suffix.lower() in ROW_FORMATS)
+    # A text file beside others is a note on them.
+    files = [path for path in files if path.suffix.lower() != ".txt"] or files
     if not files:
-        raise missing_input(f"dataset {source}: the folder has no file of rows ({', '.join(ROW_SUFFIXES)})")
+        raise missing_input(f"dataset {source}: the folder has no file of rows ({', '.join(ROW_FORMATS)})")
     return [RowFile(f"{source.rstrip('/')}/{path.name}", path) for path in files]
 
 
-def _is_jsonl(source: str, path: Path) -> Path:
+def _readable(source: str, path: Path) -> Path:
     suffix = Path(source.split("?", 1)[0]).suffix.lower()
-    if suffix in {".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zip", ".zst"}:
-        raise bad_configuration(f"dataset {source}: found a {suffix} file, this version reads JSONL (.jsonl)")
+    if suffix in OTHER_SUFFIXES:
+        raise bad_configuration(
+            f"dataset {source}: found a {suffix} file, expected JSON Lines, a JSON list, CSV, Parquet or plain text "
+            f"({', '.join(ROW_FORMATS)})"
+        )
     return path

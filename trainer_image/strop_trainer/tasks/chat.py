@@ -13,7 +13,8 @@ from strop_trainer.errors import bad_configuration, bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
-from strop_trainer.tasks.rows import Problems, assemble, read_rows, split
+from strop_trainer.tasks.files import Columns, kind, shown_names
+from strop_trainer.tasks.rows import RowRules, read_dataset
 
 ROLES = ("system", "user", "assistant")
 MESSAGE_FIELDS = ("role", "content")
@@ -32,22 +33,10 @@ class ChatTask:
         """Check all rows and hold some out.
 
         Raises:
-            TrainerError: wrong rows with file, line, field, found and expected (exit 65); an unsupported format (78).
+            TrainerError: wrong rows with file, line, field, found and expected (exit 65); a column or format that
+                chat does not read (78).
         """
-        if dataset.format not in {"auto", "jsonl"}:
-            raise bad_configuration(f"dataset.format: found {dataset.format}, chat reads jsonl")
-        if dataset.columns:
-            raise bad_configuration("dataset.columns: chat rows have no columns to map")
-        problems = Problems()
-        rows = read_rows(train, check_row, problems, dataset.max_rows)
-        held = read_rows(validation, check_row, problems)
-        problems.raise_if_any()
-        _not_empty(rows, train, "train")
-        if validation:
-            _not_empty(held, validation, "validation")
-        else:
-            rows, held = split(rows, dataset.validation_split, seed)
-        return assemble(rows, held, [*train, *validation], _prompt_of)
+        return read_dataset(RULES, train, validation, dataset, seed)
 
     def encode(self, rows: Sequence[bytes], tokenizer: Any, max_length: int) -> Encoded:
         """Turn rows into tokens; longer rows lose their end.
@@ -106,19 +95,17 @@ def normalise(answer: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", answer)).strip()
 
 
-def check_row(row: Any) -> dict[str, Messages]:
+def check_row(row: dict[str, Any]) -> dict[str, Messages]:
     """Return the messages of a row.
 
     Raises:
         ValueError: field, found and expected of the first thing that is wrong.
     """
-    if not isinstance(row, dict):
-        raise ValueError(f"found {_kind(row)}, expected one object a line")  # noqa: TRY004 - one kind of error for users
     if "messages" not in row:
-        raise ValueError(f"messages: missing; found {_names(row)}")
+        raise ValueError(f"messages: missing; found {shown_names(list(row))}")
     messages = row["messages"]
     if not isinstance(messages, list):
-        raise ValueError(f"messages: found {_kind(messages)}, expected a list")  # noqa: TRY004
+        raise ValueError(f"messages: found {kind(messages)}, expected a list")  # noqa: TRY004
     if not messages:
         raise ValueError("messages: empty, expected at least a user and an assistant message")
     checked = [_check_message(f"messages[{index}]", message) for index, message in enumerate(messages)]
@@ -136,12 +123,12 @@ def check_row(row: Any) -> dict[str, Messages]:
 
 def _check_message(where: str, message: Any) -> dict[str, str]:
     if not isinstance(message, dict):
-        raise ValueError(f"{where}: found {_kind(message)}, expected an object with role and content")  # noqa: TRY004
+        raise ValueError(f"{where}: found {kind(message)}, expected an object with role and content")  # noqa: TRY004
     for name in MESSAGE_FIELDS:
         if name not in message:
-            raise ValueError(f"{where}.{name}: missing; found {_names(message)}")
+            raise ValueError(f"{where}.{name}: missing; found {shown_names(list(message))}")
         if not isinstance(message[name], str):
-            raise ValueError(f"{where}.{name}: found {_kind(message[name])}, expected a string")  # noqa: TRY004
+            raise ValueError(f"{where}.{name}: found {kind(message[name])}, expected a string")  # noqa: TRY004
     if message["role"] not in ROLES:
         raise ValueError(f"{where}.role: found {message['role'][:40]!r}, allowed: {', '.join(ROLES)}")
     if not message["content"].strip():
@@ -219,16 +206,4 @@ def _prompt_of(row: bytes) -> bytes:
     return json.dumps(messages[:last], ensure_ascii=False).encode()
 
 
-def _not_empty(rows: Sequence[bytes], files: Sequence[RowFile], part: str) -> None:
-    if not rows:
-        raise bad_data(f"dataset.{part}: no rows in {', '.join(file.name for file in files)}")
-
-
-def _kind(value: Any) -> str:
-    names = {str: "a string", list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _names(row: dict[str, Any]) -> str:
-    shown = ", ".join(str(name)[:40] for name in list(row)[:8])
-    return f"{shown}{', …' if len(row) > 8 else ''}" if row else "nothing"  # noqa: PLR2004
+RULES = RowRules("chat", Columns((("messages",),), structured=frozenset({"messages"})), check_row, _prompt_of)

@@ -1,100 +1,80 @@
-"""JSONL files as checked rows, held-out rows, and what they have in common. Knows no task."""
+"""Rows as a task checks them: training rows, held-out rows, and what they have in common. Knows no task."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from strop_trainer.errors import bad_data
+from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, DatasetStatistics
-
-SHOWN_PROBLEMS = 10
-MAX_LINE_BYTES = 16 << 20
-
-Check = Callable[[Any], Any]
-"""Returns a row in its normal form, or raises ValueError with field, found and expected."""
+from strop_trainer.tasks.files import Check, Columns, Problems, check_columns, read_file
 
 
-class Problems:
-    """Wrong rows: the first few in words, the rest as a number."""
+@dataclass(frozen=True)
+class RowRules:
+    """How a task reads its rows."""
 
-    def __init__(self) -> None:
-        self.shown: list[str] = []
-        self.count = 0
-
-    def add(self, file: str, line: int, problem: str) -> None:
-        """Note one wrong line; lines count from 1."""
-        self.count += 1
-        if len(self.shown) < SHOWN_PROBLEMS:
-            self.shown.append(f"{file} line {line}: {problem}")
-
-    def raise_if_any(self) -> None:
-        """Raise a TrainerError (exit 65) with what was noted."""
-        if self.count:
-            rest = self.count - len(self.shown)
-            more = f"\n… and {rest} more" if rest else ""
-            rows = "1 wrong row" if self.count == 1 else f"{self.count} wrong rows"
-            raise bad_data(f"dataset: {rows}\n" + "\n".join(self.shown) + more)
+    task: str
+    columns: Columns
+    check: Check
+    """Takes a row with the names that the task expects; returns its normal form, or raises ValueError."""
+    prompt: Callable[[bytes], bytes]
+    """Gives the part of a normal form that the model is asked with: for leaks between the parts."""
 
 
-def read_rows(files: Sequence[RowFile], check: Check, problems: Problems, limit: int | None = None) -> list[bytes]:
-    """Read and check every line of the files; return the normal form of the right ones, at most `limit`.
+def read_dataset(
+    rules: RowRules, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int
+) -> Dataset:
+    """Read and check all rows, and hold some out where no validation files are given.
 
-    Empty lines are passed over, a byte order mark at the start of a file too.
+    Raises:
+        TrainerError: wrong rows with file, place, field, found and expected, or too few of them (exit 65); a column or
+            a format that the task does not read (78).
     """
+    check_columns(rules.columns, dataset, rules.task)
+    problems = Problems()
+    rows = read_rows(train, rules, dataset, problems, dataset.max_rows)
+    held = read_rows(validation, rules, dataset, problems)
+    problems.raise_if_any()
+    not_empty(rows, train, "train")
+    if validation:
+        not_empty(held, validation, "validation")
+    else:
+        rows, held = split(rows, dataset.validation_split, seed)
+    return assemble(rows, held, [*train, *validation], rules.prompt)
+
+
+def read_rows(
+    files: Sequence[RowFile], rules: RowRules, dataset: DatasetPlan, problems: Problems, limit: int | None = None
+) -> list[bytes]:
+    """Read and check every row of the files; return the normal form of the right ones, at most `limit`."""
     rows: list[bytes] = []
     for file in files:
-        for number, line in _lines(file.path, file.name, problems):
+        for place, row in read_file(file, rules.columns, dataset, problems):
             try:
-                row = check(_parse(line))
+                checked = rules.check(row)
             except ValueError as error:
-                problems.add(file.name, number, str(error))
+                problems.add(file.name, place, str(error))
                 continue
             if limit is None or len(rows) < limit:
-                rows.append(normal_form(row))
+                rows.append(normal_form(checked))
     return rows
+
+
+def not_empty(rows: Sequence[bytes], files: Sequence[RowFile], part: str) -> None:
+    """Raise a TrainerError (exit 65) where no row was found."""
+    if not rows:
+        raise bad_data(f"dataset.{part}: no rows in {', '.join(file.name for file in files)}")
 
 
 def normal_form(row: Any) -> bytes:
     """Return the one JSON of a row that duplicates and fingerprints are judged by."""
     return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _lines(path: Path, name: str, problems: Problems) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                problems.add(name, number, f"longer than {MAX_LINE_BYTES >> 20} MiB; is it JSONL, one object a line?")
-                return
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                yield number, line
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        text = line.rstrip(b"\r\n").decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1} of the line (0x{line[error.start]:02x})") from None
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"broken JSON at column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise ValueError("broken JSON: nested too deeply") from None
-    try:
-        text.encode()
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("broken JSON: a lone surrogate, which is no character") from None
-    return row
 
 
 def split(rows: Sequence[bytes], fraction: float, seed: int) -> tuple[list[bytes], list[bytes]]:
