@@ -44,6 +44,7 @@ FULL: dict[str, Document] = {
                     "modulesToSave": ["lm_head"],
                     "useRslora": True,
                     "initialization": "default",
+                    "plusRatio": 16,
                 },
             },
             "training": {
@@ -378,7 +379,7 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         {"minLength": "B", "maxLength": "1" * 16 + "B", "pattern": "8 B"},
     ),
     "spec.model.revision": _Values.revision,
-    "spec.method.type": (("lora",), {"enum": "loora"}),
+    "spec.method.type": (("lora", "qlora", "dora"), {"enum": "loora"}),
     "spec.method.lora.rank": _numbers(1, 1024),
     "spec.method.lora.alpha": _numbers(1, 4096),
     "spec.method.lora.dropout": ((0, 0.999), {"minimum": -0.001, "maximum": 1}),
@@ -389,7 +390,8 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.method.lora.targetModules[]": _Values.module,
     "spec.method.lora.modulesToSave": (([], ["lm_head"] * 16), {"maxItems": ["lm_head"] * 17}),
     "spec.method.lora.modulesToSave[]": _Values.module,
-    "spec.method.lora.initialization": (("default",), {"enum": "zero"}),
+    "spec.method.lora.initialization": (("default", "pissa", "olora"), {"enum": "zero"}),
+    "spec.method.lora.plusRatio": _numbers(1, 1024),
     "spec.training.epochs": _above(0, 1000, 0.001),
     "spec.training.learningRate": _above(0, 1, 0.000001),
     "spec.training.scheduler": (("linear", "cosine", "constant"), {"enum": "polynomial"}),
@@ -556,7 +558,17 @@ _DATA_SOURCES = (
 )
 _NO_VALIDATION = {"spec.dataset.validation": ABSENT}
 _NO_REVISION = {"spec.model.revision": ABSENT}
-_PROMPT = {"spec.method": {"type": "prompt-tuning", "prompt": {}}}
+
+
+def _method(name: str, **options: Any) -> Mapping[str, Any]:
+    """A method, and what must be left out of the full document beside it."""
+    prompts = name in {"prompt-tuning", "prefix-tuning", "p-tuning"}
+    left_out = {"spec.training.packing": ABSENT, "spec.output": ABSENT} if prompts else {}
+    return {"spec.method": {"type": name, **options}, **left_out}
+
+
+_PROMPT = _method("prompt-tuning", prompt={})
+_PROMPTS = ("prompt-tuning", "prefix-tuning", "p-tuning")
 
 BOUNDS: tuple[Bound, ...] = (
     *(Bound("FineTuneJob", path, accept, reject) for path, (accept, reject) in _JOB.items()),
@@ -619,7 +631,7 @@ BOUNDS: tuple[Bound, ...] = (
         {"spec.dataset.columns": {"question": "a"}},
         not_yet=True,
     ),
-    Bound("FineTuneJob", "spec.method.prompt.virtualTokens", *_numbers(1, 1024), _PROMPT, not_yet=True),
+    Bound("FineTuneJob", "spec.method.prompt.virtualTokens", *_numbers(1, 1024), _PROMPT),
 )
 
 
@@ -729,21 +741,6 @@ RULES: tuple[RuleCase, ...] = (
         ),
     ),
     _not_yet(
-        ".method.type",
-        "trains lora",
-        ({"spec.method": {"type": "lora"}}, {"spec.method": ABSENT}, {"spec.method": {}}),
-        tuple(
-            {"spec.method": {"type": method}}
-            for method in ("full", "qlora", "dora", "ia3", "prompt-tuning", "prefix-tuning", "p-tuning")
-        ),
-    ),
-    _not_yet(
-        ".method.lora.initialization",
-        "has only default",
-        ({"spec.method.lora.initialization": ABSENT}, {"spec.method.lora.initialization": "default"}),
-        tuple({"spec.method.lora.initialization": name} for name in ("pissa", "olora", "loftq")),
-    ),
-    _not_yet(
         ".distributed",
         "trains in one process",
         ({"spec.distributed": ABSENT}, {"spec.distributed": {}}, {"spec.distributed": {"nodes": 1}}),
@@ -794,23 +791,95 @@ RULES: tuple[RuleCase, ...] = (
         "spec.method",
         ".lora",
         "only for type lora, qlora or dora",
-        tuple({"spec.method": {"type": method, "lora": {}}} for method in ("lora", "qlora", "dora")),
-        tuple(
-            {"spec.method": {"type": method, "lora": {}}}
-            for method in ("full", "ia3", "prompt-tuning", "prefix-tuning", "p-tuning")
-        ),
-        only_not_yet=True,
+        tuple(_method(method, lora={}) for method in ("lora", "qlora", "dora")),
+        tuple(_method(method, lora={}) for method in ("full", "ia3", *_PROMPTS)),
     ),
     RuleCase(
         "FineTuneJob",
         "spec.method",
         ".prompt",
         "only for type prompt-tuning",
-        tuple(
-            {"spec.method": {"type": method, "prompt": {}}} for method in ("prompt-tuning", "prefix-tuning", "p-tuning")
+        tuple(_method(method, prompt={}) for method in _PROMPTS),
+        tuple(_method(method, prompt={}) for method in ("full", "lora", "qlora", "dora", "ia3")),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec.method",
+        ".lora.initialization",
+        "pissa and olora are for type lora",
+        (
+            *(_method("lora", lora={"initialization": name}) for name in ("default", "pissa", "olora")),
+            _method("qlora", lora={}),
+            _method("dora"),
         ),
-        tuple({"spec.method": {"type": method, "prompt": {}}} for method in ("full", "lora", "qlora", "dora", "ia3")),
-        only_not_yet=True,
+        (
+            *(_method(method, lora={"initialization": "pissa"}) for method in ("qlora", "dora")),
+            _method("dora", lora={"initialization": "olora"}),
+        ),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec.method",
+        ".lora.initialization",
+        "loftq is for type qlora",
+        (_method("qlora", lora={"initialization": "loftq"}), _method("lora", lora={})),
+        tuple(_method(method, lora={"initialization": "loftq"}) for method in ("lora", "dora")),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".output.onnx",
+        "ONNX cannot carry the tokens",
+        (
+            *(_method(method) for method in _PROMPTS),
+            _method("p-tuning") | {"spec.output": {"onnx": {"enabled": False}}},
+            _method("ia3") | {"spec.output": {"onnx": {"enabled": True}}},
+        ),
+        tuple(
+            _method(method) | {"spec.output": {"onnx": onnx}} for method in _PROMPTS for onnx in ({"enabled": True}, {})
+        ),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".output.merged",
+        "there is no merged model",
+        (_method("ia3") | {"spec.output.merged": True}, _method("p-tuning") | {"spec.output": {"merged": False}}),
+        tuple(_method(method) | {"spec.output": {"merged": True}} for method in _PROMPTS),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".training.packing",
+        "rows cannot share a forward pass",
+        (_method("full") | {"spec.training.packing": True}, _method("p-tuning") | {"spec.training.packing": False}),
+        tuple(_method(method) | {"spec.training.packing": True} for method in _PROMPTS),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".training.gradientCheckpointing",
+        "not with prefix-tuning",
+        (
+            _method("prefix-tuning") | {"spec.training.gradientCheckpointing": ABSENT},
+            _method("prefix-tuning") | {"spec.training.gradientCheckpointing": False},
+            _method("p-tuning") | {"spec.training.gradientCheckpointing": True},
+        ),
+        (_method("prefix-tuning") | {"spec.training.gradientCheckpointing": True},),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".output.merged",
+        "full has no adapter",
+        (
+            _method("full") | {"spec.output": ABSENT},
+            _method("full") | {"spec.output": {}},
+            _method("full") | {"spec.output": {"onnx": {"enabled": False}, "merged": True}},
+            _method("full") | {"spec.output": {"onnx": {}}},
+            _method("ia3") | {"spec.output": {"onnx": {"enabled": False}}},
+        ),
+        (_method("full") | {"spec.output": {"onnx": {"enabled": False}}},),
     ),
     RuleCase(
         "FineTuneJob",

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.api.finetunejob import ModelSpec
-from strop.planning.hyperparameters import Chooser, lora_learning_rate
+from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
 from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve_training
@@ -25,25 +24,6 @@ def reasoned(**fields) -> tuple[TrainingPlan, dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("source", "rate"),
-    [
-        ("hf://HuggingFaceTB/SmolLM2-135M-Instruct", 1e-3),
-        ("hf://HuggingFaceTB/SmolLM2-360M-Instruct", 9e-4),
-        ("hf://meta-llama/Llama-3.2-1B-Instruct", 5e-4),
-        ("hf://meta-llama/Llama-3.1-8B-Instruct", 3e-4),
-        ("hf://mistralai/Mistral-7B-Instruct-v0.3", 3e-4),
-        ("hf://meta-llama/Llama-3.3-70B-Instruct", 2e-4),
-        ("hf://Qwen/Qwen3-8B", 5e-4),
-        ("pvc://models/of-unknown-size", 2e-4),
-    ],
-)
-def test_the_learning_rate_falls_with_the_width_of_the_model(source: str, rate: float) -> None:
-    found, reason = lora_learning_rate(model_facts(ModelSpec(source=source)))
-    assert found == rate
-    assert reason
-
-
-@pytest.mark.parametrize(
     ("field", "value", "read"),
     [
         ("method__lora__rank", 4, lambda t: t.method.lora.rank),
@@ -52,6 +32,8 @@ def test_the_learning_rate_falls_with_the_width_of_the_model(source: str, rate: 
         ("method__lora__targetModules", ["q_proj"], lambda t: t.method.lora.target_modules),
         ("method__lora__modulesToSave", ["embed_tokens"], lambda t: t.method.lora.modules_to_save),
         ("method__lora__useRslora", True, lambda t: t.method.lora.use_rslora),
+        ("method__lora__plusRatio", 16, lambda t: t.method.lora.plus_ratio),
+        ("method__lora__initialization", "pissa", lambda t: t.method.lora.initialization),
         ("training__learningRate", 0.5, lambda t: t.hyperparameters.learning_rate),
         ("training__scheduler", "constant", lambda t: t.hyperparameters.scheduler),
         ("training__warmupRatio", 0.0, lambda t: t.hyperparameters.warmup_ratio),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strop.api.finetunejob import ModelSpec
-from strop.planning.hyperparameters import Chooser
+from strop.planning.chooser import Chooser
 from strop.planning.memory import (
     activation_bytes,
     estimate_memory,

@@ -183,17 +183,12 @@ def test_credentials_and_work_volume_are_placed() -> None:
     assert placement.resources.work_volume == "7Gi"
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [("task", "translation", "spec.task: found translation"), ("type", "full", "spec.method.type: found full")],
-)
-def test_what_a_newer_schema_admits_is_refused_here_too(field: str, value: str, words: str) -> None:
+def test_what_a_newer_schema_admits_is_refused_here_too() -> None:
     job = job_of()
-    update = {"task": value} if field == "task" else {"method": job.spec.method.model_copy(update={"type": value})}
     with pytest.raises(PlanError) as refused:
-        resolve(Job(job.namespace, job.name, job.spec.model_copy(update=update)), [BIG])
+        resolve(Job(job.namespace, job.name, job.spec.model_copy(update={"task": "translation"})), [BIG])
     assert refused.value.reason == "Unsupported"
-    assert words in refused.value.message
+    assert "spec.task: found translation" in refused.value.message
 
 
 def test_a_resource_of_another_schema_is_refused_with_its_field() -> None:

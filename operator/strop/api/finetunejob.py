@@ -42,8 +42,11 @@ JOB_NAME_LENGTH = 50
 """Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""
 
 SUPPORTED_TASKS: tuple[Task, ...] = ("chat",)
-SUPPORTED_METHODS: tuple[MethodType, ...] = ("lora",)
 """What this version trains. The schema holds all that v1alpha1 will; admission refuses the rest in words."""
+
+LORA_METHODS: tuple[MethodType, ...] = ("lora", "qlora", "dora")
+PROMPT_METHODS: tuple[MethodType, ...] = ("prompt-tuning", "prefix-tuning", "p-tuning")
+"""Methods that put trainable tokens in front of each row."""
 
 
 def _has_dots(source: str) -> bool:
@@ -163,7 +166,9 @@ class LoraSpec(ApiModel):
         description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: 16.",
     )
     alpha: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        default=None, description="Scale: the adapter's output is multiplied by alpha / rank. Left out: 32."
+        default=None,
+        description="Scale: the adapter's output is multiplied by alpha / rank. Left out: 32; with useRslora 8; with "
+        "initialization pissa or olora the rank.",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None,
@@ -177,7 +182,14 @@ class LoraSpec(ApiModel):
     )
     use_rslora: bool = Field(default=False, description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA).")
     initialization: Literal["default", "pissa", "olora", "loftq"] = Field(
-        default="default", description="How the adapter starts."
+        default="default",
+        description="How the adapter starts: default at no effect; pissa and olora (type lora) at the principal part "
+        "of the weights, loftq (type qlora) at what quantization has lost. The published adapter fits the base model "
+        "as it is, with twice the rank where it did not start at no effect.",
+    )
+    plus_ratio: Annotated[float, Field(ge=1, le=1024)] | None = Field(
+        default=None,
+        description="Learning rate of the adapter's B matrices over that of A (LoRA+), such as 16. Left out: 1.",
     )
 
 
@@ -187,10 +199,6 @@ class PromptSpec(ApiModel):
     virtual_tokens: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="Trainable tokens in front of each prompt. Left out: 20."
     )
-
-
-LORA_METHODS: tuple[MethodType, ...] = ("lora", "qlora", "dora")
-PROMPT_METHODS: tuple[MethodType, ...] = ("prompt-tuning", "prefix-tuning", "p-tuning")
 
 
 class MethodSpec(ApiModel):
@@ -211,9 +219,29 @@ class MethodSpec(ApiModel):
             "FieldValueForbidden",
             lambda self: self.prompt is None or self.type in PROMPT_METHODS,
         ),
+        Rule(
+            "!has(self.lora) || !(self.lora.initialization in ['pissa', 'olora']) || self.type == 'lora'",
+            "pissa and olora are for type lora: they take their part out of weights that are neither quantized nor "
+            "decomposed",
+            ".lora.initialization",
+            check=lambda self: (
+                self.lora is None or self.lora.initialization not in ("pissa", "olora") or self.type == "lora"
+            ),
+        ),
+        Rule(
+            "!has(self.lora) || self.lora.initialization != 'loftq' || self.type == 'qlora'",
+            "loftq is for type qlora: it makes up for what quantization loses",
+            ".lora.initialization",
+            check=lambda self: self.lora is None or self.lora.initialization != "loftq" or self.type == "qlora",
+        ),
     )
 
-    type: MethodType = Field(default="lora", description="Fine-tuning method. This version trains: lora.")
+    type: MethodType = Field(
+        default="lora",
+        description="Fine-tuning method: full trains all weights; lora, dora and ia3 a small adapter; qlora an adapter "
+        "on weights of 4 bits; prompt-tuning, prefix-tuning and p-tuning tokens in front of each row, which ONNX "
+        "cannot carry.",
+    )
     lora: LoraSpec | None = Field(default=None, description="Options of lora, qlora and dora.")
     prompt: PromptSpec | None = Field(default=None, description="Options of prompt-, prefix- and p-tuning.")
 
@@ -250,7 +278,8 @@ class TrainingSpec(ApiModel):
     )
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="Peak learning rate: a number, such as 0.0002 or 2e-4. Left out: by the model's width.",
+        description="Peak learning rate: a number, such as 0.0002 or 2e-4. Left out: by the method and the model's "
+        "width.",
     )
     scheduler: Literal["linear", "cosine", "constant"] | None = Field(
         default=None, description="Learning rate schedule. Left out: linear."
@@ -278,7 +307,9 @@ class TrainingSpec(ApiModel):
         description="Tokens a row may have; longer rows are truncated, and how many were is reported. Left out: 1024.",
     )
     packing: bool | None = Field(
-        default=None, description="Rows share a forward pass without padding, kept apart. Left out: true."
+        default=None,
+        description="Rows share a forward pass without padding, kept apart. Left out: true, but for methods that put "
+        "tokens in front of each row.",
     )
     precision: Literal["bf16", "fp32", "fp16"] | None = Field(
         default=None, description="Compute precision. Left out: bf16."
@@ -411,8 +442,13 @@ class OutputSpec(ApiModel):
     claim: LocalReference | None = Field(
         default=None, description="Claim that holds the registry. Left out: strop-models."
     )
-    onnx: OnnxSpec | None = Field(default=None, description="The ONNX export. Left out: fp32 and int4.")
-    merged: bool = Field(default=False, description="Also publish the merged model as safetensors.")
+    onnx: OnnxSpec | None = Field(
+        default=None,
+        description="The ONNX export. Left out: fp32 and int4, but for methods whose tokens ONNX cannot carry.",
+    )
+    merged: bool = Field(
+        default=False, description="Also publish the merged model (with method full the tuned one) as safetensors."
+    )
     aliases: Annotated[list[Alias], Field(max_length=8)] | None = Field(
         default=None, description="Names in the index that point at the new version, beside latest."
     )
@@ -439,18 +475,6 @@ NOT_YET: tuple[Rule, ...] = (
         f"trains {', '.join(SUPPORTED_TASKS)}; the other tasks are not there yet",
         ".task",
         lambda self: self.task in SUPPORTED_TASKS,
-    ),
-    _not_yet(
-        f"self.method.type in {_quoted(SUPPORTED_METHODS)}",
-        f"trains {', '.join(SUPPORTED_METHODS)}; the other methods are not there yet",
-        ".method.type",
-        lambda self: self.method.type in SUPPORTED_METHODS,
-    ),
-    _not_yet(
-        "!has(self.method.lora) || self.method.lora.initialization == 'default'",
-        "has only default; the other initializations are not there yet",
-        ".method.lora.initialization",
-        lambda self: self.method.lora is None or self.method.lora.initialization == "default",
     ),
     _not_yet(
         "!has(self.distributed) || ((!has(self.distributed.nodes) || self.distributed.nodes == 1) && "
@@ -481,6 +505,63 @@ NOT_YET: tuple[Rule, ...] = (
 )
 """What the schema holds already and this version cannot do."""
 
+
+def _exports(self: FineTuneJobSpec) -> bool:
+    return self.output is None or self.output.onnx is None or self.output.onnx.enabled
+
+
+_PROMPTS = f"self.method.type in {_quoted(PROMPT_METHODS)}"
+
+METHOD_RULES: tuple[Rule, ...] = (
+    Rule(
+        f"!({_PROMPTS}) || !has(self.output) || !has(self.output.onnx) || !self.output.onnx.enabled",
+        f"ONNX cannot carry the tokens that {', '.join(PROMPT_METHODS)} put in front of each row; the adapter is "
+        "published without it: leave it out, or set enabled: false",
+        ".output.onnx",
+        "FieldValueForbidden",
+        lambda self: (
+            self.method.type not in PROMPT_METHODS
+            or self.output is None
+            or self.output.onnx is None
+            or not self.output.onnx.enabled
+        ),
+    ),
+    Rule(
+        f"!({_PROMPTS}) || !has(self.output) || !self.output.merged",
+        f"there is no merged model with {', '.join(PROMPT_METHODS)}: their tokens cannot be folded into the weights",
+        ".output.merged",
+        "FieldValueForbidden",
+        lambda self: self.method.type not in PROMPT_METHODS or self.output is None or not self.output.merged,
+    ),
+    Rule(
+        f"!({_PROMPTS}) || !has(self.training) || !has(self.training.packing) || !self.training.packing",
+        f"rows cannot share a forward pass with {', '.join(PROMPT_METHODS)}, since tokens stand in front of each: "
+        "leave it out, or false",
+        ".training.packing",
+        "FieldValueForbidden",
+        lambda self: self.method.type not in PROMPT_METHODS or self.training is None or not self.training.packing,
+    ),
+    Rule(
+        "self.method.type != 'prefix-tuning' || !has(self.training) || !has(self.training.gradientCheckpointing) || "
+        "!self.training.gradientCheckpointing",
+        "not with prefix-tuning: what is recomputed would not see the prefix; leave it out, or false",
+        ".training.gradientCheckpointing",
+        "FieldValueForbidden",
+        lambda self: (
+            self.method.type != "prefix-tuning" or self.training is None or not self.training.gradient_checkpointing
+        ),
+    ),
+    Rule(
+        "self.method.type != 'full' || !has(self.output) || self.output.merged || !has(self.output.onnx) || "
+        "self.output.onnx.enabled",
+        "full has no adapter: without ONNX, merged: true is needed, or nothing would be published",
+        ".output.merged",
+        "FieldValueRequired",
+        lambda self: self.method.type != "full" or _exports(self) or self.output.merged,
+    ),
+)
+"""What a method asks of the other parts of a job."""
+
 _FIXED = "fixed once the job is created; delete the job, or give a new one another name"
 _FIXED_REQUIRED = ("task", "model", "dataset", "method", "compute", "backoffLimit")
 _FIXED_OPTIONAL = ("training", "distributed", "evaluation", "checkpoint", "output", "credentials")
@@ -501,7 +582,7 @@ _IMMUTABLE: tuple[Rule, ...] = (
 class FineTuneJobSpec(ApiModel):
     """A fine-tuning job. Fixed once created, but for suspend, activeDeadlineSeconds and ttlSecondsAfterFinished."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, *_IMMUTABLE)
+    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, *METHOD_RULES, *_IMMUTABLE)
 
     task: Task = Field(description="What the model learns to do. This version trains: chat.")
     model: ModelSpec = Field(description="The base model.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from strop.cli.errors import bad_configuration
 from strop.cli.planned import jobs_in
-from strop.planning.hyperparameters import Chooser
+from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
 from strop.planning.memory import estimate_memory, host_bytes
 from strop.planning.presets import model_facts

@@ -7,27 +7,22 @@ digest wherever it runs. Nor by the number of rows, which nobody knows before th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from strop.api import names
-from strop.api.finetunejob import FineTuneJobSpec, LoraSpec, TrainingSpec
+from strop.api.finetunejob import PROMPT_METHODS, FineTuneJobSpec, TrainingSpec
+from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
+from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
 from strop_trainer.plan import (
     CheckpointPlan,
     EvaluationPlan,
     Hyperparameters,
-    LoraPlan,
     MethodPlan,
     Precision,
-    Resolution,
 )
 
-T = TypeVar("T")
-
-_RANK: Final = 16
-_ALPHA: Final = 32
 _SMALL_MODEL: Final = 1_000_000_000
 _EPOCHS: Final = 3.0
 _SHORT_RUN_STEPS: Final = 100
@@ -39,98 +34,19 @@ _PASS_TOKENS: Final = 2048
 _SEED: Final = 42
 _CHECKPOINTS_A_RUN: Final = 10
 _CHECKPOINT_STEPS: Final = 50
-_UNKNOWN_SIZE_LEARNING_RATE: Final = 2e-4
-_FULL_LEARNING_RATE: Final = 5e-5
-_LORA_FACTOR: Final = 10
-_REFERENCE_HIDDEN: Final = 2000
-_SIZE_EXPONENT: Final = {"qwen": 0.0775}
-_DEFAULT_SIZE_EXPONENT: Final = 0.781
 
 
-@dataclass
-class Chooser:
-    """Takes the user's value where there is one, else the automatic one, and keeps why."""
-
-    resolved: list[Resolution] = field(default_factory=list)
-
-    def choose(self, path: str, given: T | None, value: T, reason: str) -> T:
-        """Return `given`, or `value` with `reason` on record under `path`."""
-        if given is not None:
-            return given
-        self.resolved.append(Resolution(field=path, value=_plain(value), reason=reason))
-        return value
-
-
-def resolve_method(spec: FineTuneJobSpec, chooser: Chooser) -> MethodPlan:
-    """Resolve `spec.method` (lora)."""
-    lora = spec.method.lora or LoraSpec()
-    rank = chooser.choose(
-        "method.lora.rank",
-        lora.rank,
-        _RANK,
-        "enough for instruction data of usual size; a rank too small shows as a loss that stops falling "
-        "(Schulman et al. 2025, LoRA Without Regret)",
-    )
-    alpha = chooser.choose(
-        "method.lora.alpha",
-        lora.alpha,
-        _ALPHA,
-        "with alpha 32 the best learning rate hardly depends on the rank (LoRA Without Regret)",
-    )
-    dropout = chooser.choose(
-        "method.lora.dropout",
-        lora.dropout,
-        0.0,
-        "each adapted layer would keep a second copy of its input; a few passes do well without (LoRA Without Regret)",
-    )
-    if lora.target_modules is None:
-        chooser.choose(
-            "method.lora.targetModules",
-            None,
-            "all-linear",
-            "all linear layers but the head: adapting attention alone learns less (QLoRA; LoRA Without Regret)",
-        )
-    return MethodPlan(
-        type=spec.method.type,
-        lora=LoraPlan(
-            rank=rank,
-            alpha=alpha,
-            dropout=dropout,
-            target_modules=lora.target_modules or "all-linear",
-            modules_to_save=lora.modules_to_save or [],
-            use_rslora=lora.use_rslora,
-            initialization=lora.initialization,
-        ),
-    )
-
-
-def lora_learning_rate(facts: ModelFacts) -> tuple[float, str]:
-    """Return the peak learning rate for LoRA and why.
-
-    Ten times that of full fine-tuning, which falls with the width of the model: 5e-5 x 10 x (2000 / hidden)^p, with
-    p 0.0775 for the Qwen and 0.781 for the Llama family, rounded to one digit (Schulman et al. 2025, LoRA Without
-    Regret, and its published code). It agrees with QLoRA's 2e-4 at 7B and with 1e-3 at 135M. Families that were not
-    measured take Llama's exponent, which their architecture shares.
-    """
-    if facts.shape is None:
-        return _UNKNOWN_SIZE_LEARNING_RATE, "the size of the model is not known: 2e-4, as QLoRA's for 7B"
-    exponent = _SIZE_EXPONENT.get(facts.family, _DEFAULT_SIZE_EXPONENT)
-    hidden = facts.shape.hidden
-    exact = _FULL_LEARNING_RATE * _LORA_FACTOR * (_REFERENCE_HIDDEN / hidden) ** exponent
-    return float(f"{exact:.0e}"), (
-        f"5e-5 x 10 for LoRA x (2000 / hidden size {hidden})^{exponent}, one digit (LoRA Without Regret); {facts.basis}"
-    )
-
-
-def resolve_hyperparameters(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Hyperparameters:
-    """Resolve `spec.training`.
+def resolve_hyperparameters(
+    spec: FineTuneJobSpec, method: MethodPlan, facts: ModelFacts, chooser: Chooser
+) -> Hyperparameters:
+    """Resolve `spec.training` for a resolved method.
 
     Raises:
         PlanError: a row may be longer than the model can read.
     """
     given = spec.training or TrainingSpec()
     pick = chooser.choose
-    learning_rate = pick("training.learningRate", given.learning_rate, *lora_learning_rate(facts))
+    learning_rate = pick("training.learningRate", given.learning_rate, *learning_rate_of(spec, facts))
     scheduler = pick(
         "training.scheduler",
         given.scheduler,
@@ -142,15 +58,18 @@ def resolve_hyperparameters(spec: FineTuneJobSpec, facts: ModelFacts, chooser: C
     else:
         epochs = _EPOCHS
     warmup_ratio = pick("training.warmupRatio", given.warmup_ratio, *_warmup(given.max_steps))
-    weight_decay = pick("training.weightDecay", given.weight_decay, 0.0, "the low rank regularises already (QLoRA)")
+    weight_decay = pick("training.weightDecay", given.weight_decay, 0.0, _no_decay(method))
     max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
-    max_length = _max_length(given, facts, chooser)
+    max_length = _max_length(given, method, facts, chooser)
     effective, micro = _batch(spec.dataset.max_rows, given, max_length, chooser)
+    prompts = method.type in PROMPT_METHODS
     packing = pick(
         "training.packing",
         given.packing,
-        True,  # noqa: FBT003
-        "no time is spent on padding; rows are kept apart by their position ids",
+        not prompts,
+        f"{method.type} puts tokens in front of each row"
+        if prompts
+        else "no time is spent on padding; rows are kept apart by their position ids",
     )
     precision: Precision = pick(
         "training.precision",
@@ -158,14 +77,8 @@ def resolve_hyperparameters(spec: FineTuneJobSpec, facts: ModelFacts, chooser: C
         "bf16",
         "recent CPUs and accelerators have it; not chosen by the pool, so that the plan is the same anywhere",
     )
-    checkpointing = facts.parameters is None or facts.parameters > _SMALL_MODEL
     gradient_checkpointing = pick(
-        "training.gradientCheckpointing",
-        given.gradient_checkpointing,
-        checkpointing,
-        "over 1B, or of unknown size: memory counts for more than a third more time (Chen et al. 2016)"
-        if checkpointing
-        else "activations of a model up to 1B fit",
+        "training.gradientCheckpointing", given.gradient_checkpointing, *_checkpointing(method, facts)
     )
     seed = pick("training.seed", given.seed, _SEED, "fixed, so that a run can be repeated")
     deterministic = pick(
@@ -236,13 +149,29 @@ def _warmup(max_steps: int | None) -> tuple[float, str]:
     return 0.03, "as QLoRA's (Dettmers et al. 2023)"
 
 
-def _max_length(given: TrainingSpec, facts: ModelFacts, chooser: Chooser) -> int:
-    limit = facts.context_length
+def _no_decay(method: MethodPlan) -> str:
+    if method.lora is not None:
+        return "the low rank regularises already (QLoRA)"
+    return "a few passes at a low rate stay near the base model" if method.type == "full" else "few parameters"
+
+
+def _checkpointing(method: MethodPlan, facts: ModelFacts) -> tuple[bool, str]:
+    if method.type == "prefix-tuning":
+        return False, "what is recomputed would not see the prefix"
+    if facts.parameters is None or facts.parameters > _SMALL_MODEL:
+        return True, "over 1B, or of unknown size: memory counts for more than a third more time (Chen et al. 2016)"
+    return False, "activations of a model up to 1B fit"
+
+
+def _max_length(given: TrainingSpec, method: MethodPlan, facts: ModelFacts, chooser: Chooser) -> int:
+    context, virtual = facts.context_length, method.virtual_tokens or 0
+    limit = None if context is None else max(1, context - virtual)
     if given.max_length is not None and limit is not None and given.max_length > limit:
+        besides = f" less {virtual} virtual tokens" if virtual else ""
         raise PlanError(
             names.Reason.INVALID,
-            f"spec.training.maxLength: found {given.max_length}, allowed: up to {limit}, the model's context length "
-            f"({facts.basis})",
+            f"spec.training.maxLength: found {given.max_length}, allowed: up to {limit}, the model's context length"
+            f"{besides} ({facts.basis})",
         )
     return chooser.choose(
         "training.maxLength",
@@ -272,7 +201,3 @@ def _batch(rows: int | None, given: TrainingSpec, max_length: int, chooser: Choo
         micro,
         f"the most that divides the batch within {_PASS_TOKENS} tokens a forward pass, or one row",
     )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value

@@ -8,7 +8,7 @@ from typing import Final
 
 from strop.api import names
 from strop.api.finetunejob import (
-    SUPPORTED_METHODS,
+    PROMPT_METHODS,
     SUPPORTED_TASKS,
     DataSource,
     FineTuneJobSpec,
@@ -16,15 +16,11 @@ from strop.api.finetunejob import (
     OutputSpec,
     ResourcesSpec,
 )
-from strop.planning.hyperparameters import (
-    Chooser,
-    resolve_checkpoint,
-    resolve_evaluation,
-    resolve_hyperparameters,
-    resolve_method,
-)
+from strop.planning.chooser import Chooser
+from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.memory import estimate_memory, host_bytes, work_volume_bytes
+from strop.planning.methods import resolve_method
 from strop.planning.pools import AUTO, Fit, Needs, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
 from strop.planning.quantities import GIB, format_bytes, memory_quantity
@@ -67,12 +63,13 @@ def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = Non
 
 def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
-    hyperparameters = resolve_hyperparameters(spec, facts, chooser)
+    method = resolve_method(spec, chooser)
+    hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
     return TrainingPlan(
         task=spec.task,
         model=ModelSource(source=spec.model.source, revision=spec.model.revision, sha256=spec.model.sha256),
         dataset=_dataset(spec, chooser),
-        method=resolve_method(spec, chooser),
+        method=method,
         hyperparameters=hyperparameters,
         evaluation=resolve_evaluation(spec, chooser),
         checkpoint=resolve_checkpoint(spec, hyperparameters, chooser),
@@ -104,7 +101,15 @@ def _files(sources: Iterable[DataSource]) -> list[DataFile]:
 def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
     output = spec.output or OutputSpec()
     onnx = output.onnx
-    if onnx is None:
+    if onnx is None and spec.method.type in PROMPT_METHODS:
+        chooser.choose(
+            "output.onnx.enabled",
+            None,
+            False,  # noqa: FBT003
+            f"ONNX cannot carry the tokens that {spec.method.type} puts in front of each row; the adapter is published",
+        )
+        onnx = OnnxSpec(enabled=False)
+    elif onnx is None:
         onnx = OnnxSpec()
         chooser.choose(
             "output.onnx.precisions", None, list(onnx.precisions), "fp32 is exact, int4 is small and fast on CPUs"
@@ -210,8 +215,6 @@ def _refuse_unsupported(spec: FineTuneJobSpec) -> None:
     """Refuse what admission refuses, too: a job may have been admitted by the schema of a newer version."""
     if spec.task not in SUPPORTED_TASKS:
         raise _unsupported("task", spec.task, SUPPORTED_TASKS)
-    if spec.method.type not in SUPPORTED_METHODS:
-        raise _unsupported("method.type", spec.method.type, SUPPORTED_METHODS)
     accelerators = spec.compute.resources.accelerators if spec.compute.resources else None
     if accelerators is not None and accelerators > 1:
         raise _unsupported("compute.resources.accelerators", str(accelerators), ("0", "1"))
