@@ -10,13 +10,14 @@ import os
 import resource
 
 from strop_trainer import __main__ as trainer
+from strop_trainer import stages
 from strop_trainer.context import Clock, StopRequest
 
 
 def main() -> None:
     """Entry point."""
     run = trainer.start(os.environ, StopRequest(), Clock())
-    for stage in (trainer.check, trainer.fetch, trainer.prepare, trainer.train):
+    for stage in (stages.check, stages.fetch, stages.prepare, stages.train):
         stage(run)
     totals = run.result.totals
     print(

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 
 from strop_trainer import __main__ as trainer
-from strop_trainer import checkpoints, training
+from strop_trainer import checkpoints, stages, training
 from strop_trainer.context import Clock, StopRequest
 from strop_trainer.errors import Preempted
 from strop_trainer.exit_codes import ExitCode
@@ -54,7 +54,7 @@ def train(around: Surroundings, plan: Plan, hook: Hook = nothing) -> None:
     stop = StopRequest()
     stop.install()
     run = trainer.start(around.variables(plan), stop, Clock())
-    for stage in (trainer.check, trainer.fetch, trainer.prepare):
+    for stage in (stages.check, stages.fetch, stages.prepare):
         stage(run)
     original = run.set_pass
 
@@ -63,7 +63,7 @@ def train(around: Surroundings, plan: Plan, hook: Hook = nothing) -> None:
         original(step, micro)
 
     run.set_pass = set_pass
-    trainer.train(run)
+    stages.train(run)
 
 
 def in_child(action: Callable[[], None]) -> int:

@@ -171,8 +171,8 @@ class Trainer:
     checkpoint: CheckpointPlan
     examples: Sequence[Example]
     make_batch: Callable[[Sequence[Example]], Batch]
-    forward: Callable[[Batch], Any]
-    """Batch → logits that count, (N, V), of the model in training mode."""
+    loss: Callable[[Batch], Any]
+    """Batch → its loss, summed over its targets, of the model in training mode."""
     packed: bool
     pass_tokens: int | None
     """Tokens of a packed forward pass, about at most."""
@@ -224,8 +224,6 @@ class Trainer:
 
     def _step(self, step: int, state: Optimisation) -> StepEnd | None:
         """Do one optimizer step; None, with nothing changed, where a stop was requested meanwhile."""
-        import torch  # noqa: PLC0415
-
         begin, plan = time.perf_counter(), self.plan
         rows = [self.examples[row] for row in step_rows(step, len(self.examples), plan.effective_batch_size, plan.seed)]
         parts = micro_batches(rows, plan.micro_batch_size, packed=self.packed, tokens=self.pass_tokens)
@@ -234,11 +232,10 @@ class Trainer:
         loss_sum = 0.0
         for micro, batch in enumerate(passes):
             self.on_pass(step, micro)
-            logits = self.forward(batch)
-            loss = torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            loss = self.loss(batch)
             (loss / targets).backward()
             loss_sum += float(loss.detach())
-            del logits, loss
+            del loss
             if self.stop.requested:
                 state.forget_gradients()
                 return None

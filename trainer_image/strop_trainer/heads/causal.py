@@ -1,0 +1,211 @@
+"""Causal language models: they answer in words, and are published for ONNX Runtime GenAI."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from strop_trainer import evaluation
+from strop_trainer.context import say
+from strop_trainer.errors import bad_data
+
+if TYPE_CHECKING:
+    from strop_trainer.batches import Batch
+    from strop_trainer.run import Run
+    from strop_trainer.sources.model_folder import ModelFolder
+    from strop_trainer.tasks.base import Example
+
+
+class CausalHead:
+    """The next token: chat and whatever else is learnt and answered as text."""
+
+    def check_model(self, run: Run, model: ModelFolder) -> None:
+        """Refuse a model that ONNX cannot carry, where ONNX is asked for."""
+        if run.plan.training.artifact.onnx:
+            from strop_trainer.export.genai import check_exportable  # noqa: PLC0415 - knows ONNX, not torch
+
+            check_exportable(model.path)
+
+    def prepare(self, run: Run) -> None:
+        """Load tokens and weights, and decide how rows share a forward pass."""
+        from strop_trainer import methods  # noqa: PLC0415 - torch
+        from strop_trainer.batches import micro_batches  # noqa: PLC0415
+
+        plan = run.plan.training
+        hyperparameters = plan.hyperparameters
+        methods.check_architecture(run.model.model_type, run.model.architecture)
+        tokenizer = methods.load_tokenizer(run.model.path)
+        run.encoded = run.task.encode(run.dataset.train, tokenizer, hyperparameters.max_length)
+        held = run.task.encode(
+            run.dataset.validation[: plan.evaluation.max_rows], tokenizer, hyperparameters.max_length
+        )
+        asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
+        run.questions = run.task.questions(run.dataset.validation, tokenizer, hyperparameters.max_length, asked)
+        if not run.questions and (plan.evaluation.generate_rows or plan.artifact.onnx):
+            raise bad_data(
+                f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "
+                "(training.maxLength)"
+            )
+        run.loaded = methods.load_model(run.model.path, plan, tokenizer)
+        run.total_parameters = run.loaded.total_parameters
+        run.trainable_parameters = run.loaded.trainable_parameters
+        _speed_up_adapters(run)
+        _choose_packing(run)
+        groups = micro_batches(
+            held.examples, hyperparameters.micro_batch_size, packed=run.packed, tokens=self.pass_tokens(run)
+        )
+        run.held_out = [self.make_batch(run, group) for group in groups]
+        _describe(run, self.pass_tokens(run))
+
+    def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
+        """Return one forward pass over rows, packed or padded."""
+        from strop_trainer import batches  # noqa: PLC0415
+
+        return batches.pack(examples) if run.packed else batches.pad(examples, run.loaded.tokenizer.pad_token_id)
+
+    def pass_tokens(self, run: Run) -> int | None:
+        """Return the tokens that a packed forward pass is bounded to, or None."""
+        from strop_trainer.batches import CPU_PASS_TOKENS  # noqa: PLC0415
+
+        return CPU_PASS_TOKENS if run.loaded.model.device.type == "cpu" else None
+
+    def loss(self, run: Run) -> Callable[[Batch], Any]:
+        """Return the cross-entropy of the target tokens, in nats."""
+        import torch  # noqa: PLC0415
+
+        from strop_trainer.batches import target_logits  # noqa: PLC0415
+
+        model = run.loaded.model
+
+        def loss(batch: Batch) -> Any:
+            logits = target_logits(model, batch)
+            return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+
+        return loss
+
+    def held_out_metrics(self, run: Run) -> dict[str, float]:
+        """Return eval_loss, perplexity and token_accuracy."""
+        return evaluation.held_out_metrics(run.loaded.model, run.held_out)
+
+    def evaluate(self, run: Run) -> None:
+        """Measure the loss, and let both models answer some of the held-out rows."""
+        plan, model = run.plan.training.evaluation, run.loaded.model
+        asked = run.questions[: plan.generate_rows]
+        with model.disable_adapter():
+            run.metrics_base = self.held_out_metrics(run)
+        run.metrics_tuned = self.held_out_metrics(run)
+        if not asked:
+            return
+        base = model.get_base_model()
+        attention = base.config._attn_implementation
+        if run.packed:
+            base.set_attn_implementation("sdpa")
+        with model.disable_adapter():
+            before = evaluation.answer(model, run.loaded.tokenizer, asked, plan.max_new_tokens)
+        after = evaluation.answer(model, run.loaded.tokenizer, asked, plan.max_new_tokens)
+        if run.packed:
+            base.set_attn_implementation(attention)
+        references = [question.reference for question in asked]
+        run.metrics_base |= run.task.score(before, references)
+        run.metrics_tuned |= run.task.score(after, references)
+        rows = zip(asked, before, after, strict=True)
+        run.samples = [evaluation.Sample(q.prompt, q.reference, base, tuned, q.messages) for q, base, tuned in rows]
+
+    def export(self, run: Run) -> None:
+        """Write the adapter, fold it into the base model and build the ONNX folders."""
+        artifact = run.plan.training.artifact
+        source = run.plan.training.model.source
+        run.loaded.model.peft_config["default"].base_model_name_or_path = source.removeprefix("hf://")
+        # "auto" would look for the base model's configuration under its name, to see whether the vocabulary has grown.
+        run.loaded.model.save_pretrained(run.artifact("adapter"), save_embedding_layers=False)
+        # The merged model is made from the untouched base, in fp32; both need not be in memory.
+        del run.loaded
+        run.held_out = []
+        gc.collect()
+        if not artifact.onnx and not artifact.merged:
+            return
+        from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
+        from strop_trainer.export.merge import merge_adapter  # noqa: PLC0415
+
+        merge_adapter(run.model.path, run.artifact("adapter"), run.artifact("merged"))
+        gc.collect()
+        for position, precision in enumerate(artifact.onnx):
+            begin = time.monotonic()
+            folder = run.artifact("onnx" if position == 0 else f"onnx-{precision}")
+            export_onnx(run.artifact("merged"), folder, precision)
+            run.exports[precision] = folder
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            say(f"  {folder.name}: {precision}, {size / 1e6:,.0f} MB in {time.monotonic() - begin:.1f} s")
+
+    def prove(self, run: Run) -> None:
+        """Compare logits, tokens and answers."""
+        from strop_trainer.proof import ProofRow  # noqa: PLC0415 - numpy
+        from strop_trainer.proof import prove as compare  # noqa: PLC0415
+
+        plan = run.plan.training
+        rows = [ProofRow(q.row_ids, len(q.prompt_ids), q.reference) for q in run.questions]
+        run.proofs = compare(
+            run.artifact("merged"), run.exports, rows, plan.artifact.proof, plan.evaluation.max_new_tokens
+        )
+
+
+def _speed_up_adapters(run: Run) -> None:
+    """Let the adapters compute in less memory and time than in PEFT's general way."""
+    from strop_trainer.lora_linear import replace_forward  # noqa: PLC0415
+
+    counter, replaced = replace_forward(run.loaded.model, run.plan.training.hyperparameters.seed)
+    say(f"  {replaced} linear layers with an adapter")
+
+    def set_pass(step: int, micro: int) -> None:
+        counter.step, counter.micro = step, micro
+
+    run.set_pass = set_pass
+
+
+def _choose_packing(run: Run) -> None:
+    """Pack where the plan asks for it and the model keeps rows apart; else pad."""
+    from strop_trainer import batches  # noqa: PLC0415
+
+    hyperparameters, base = run.plan.training.hyperparameters, run.loaded.model.get_base_model()
+    run.packed = False
+    if not hyperparameters.packing:
+        return
+    if base.config._attn_implementation != "sdpa":
+        say(f"  rows are padded, not packed: this model's attention is {base.config._attn_implementation}")
+        return
+    batches.register_attention()
+    base.set_attn_implementation(batches.ATTENTION)
+    run.packed, why = batches.keeps_rows_apart(run.loaded.model, base.config.get_text_config().vocab_size)
+    say(f"  rows are {'packed' if run.packed else 'padded, not packed'}: {why}")
+    if not run.packed:
+        base.set_attn_implementation("sdpa")
+
+
+def _describe(run: Run, pass_tokens: int | None) -> None:
+    """Print every number that was derived."""
+    from strop_trainer.training import Schedule, resident_bytes  # noqa: PLC0415
+
+    plan, encoded, loaded = run.plan.training.hyperparameters, run.encoded, run.loaded
+    schedule = Schedule.of(plan, len(encoded.examples))
+    per_step = encoded.tokens / len(encoded.examples) * plan.effective_batch_size
+    say(
+        f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} sequences, {encoded.target_tokens:,} "
+        f"({encoded.target_tokens / encoded.tokens:.0%}) of them learnt"
+    )
+    if encoded.truncated:
+        say(f"  note: {encoded.truncated} sequences are longer than {plan.max_length} tokens and lose their end")
+    if encoded.dropped:
+        say(f"  note: {encoded.dropped} sequences have nothing left to learn and are left out")
+    say(
+        f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
+        f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"
+    )
+    bound = f", about {pass_tokens} tokens" if run.packed and pass_tokens else ""
+    say(
+        f"  steps: {schedule.total_steps} ({schedule.steps_per_epoch} an epoch, {schedule.warmup_steps} of warm-up) of "
+        f"{plan.effective_batch_size} rows, about {per_step:,.0f} tokens; "
+        f"a forward pass has at most {plan.micro_batch_size} rows{bound}"
+    )
+    say(f"  precision {plan.precision}, {run.threads} threads, {resident_bytes() / 1e9:.2f} GB in memory")

@@ -1,0 +1,64 @@
+"""A job on its way through the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strop_trainer.context import Clock, Settings, StopRequest
+from strop_trainer.plan import OnnxPrecision, Plan
+from strop_trainer.progress import Progress
+from strop_trainer.sources.model_folder import ModelFolder
+from strop_trainer.tasks.base import Dataset, Encoded, Question, Task
+from strop_trainer.termination import PublishedVersion
+
+if TYPE_CHECKING:
+    from strop_trainer.batches import Batch
+    from strop_trainer.evaluation import Sample
+    from strop_trainer.heads.base import Head
+    from strop_trainer.methods import LoadedModel
+    from strop_trainer.proof import ProofResult
+    from strop_trainer.training import TrainResult
+
+
+@dataclass
+class Run:
+    """A job on its way: each stage reads what the ones before it have found out."""
+
+    settings: Settings
+    plan: Plan
+    task: Task
+    threads: int
+    stop: StopRequest
+    clock: Clock
+    progress: Progress
+    dataset: Dataset = field(init=False)
+    model: ModelFolder = field(init=False)
+    head: Head = field(init=False)
+    base_fingerprint: str = field(init=False)
+    loaded: LoadedModel = field(init=False)
+    total_parameters: int = 0
+    trainable_parameters: int = 0
+    encoded: Encoded = field(init=False)
+    held_out: list[Batch] = field(init=False)
+    questions: list[Question] = field(init=False)
+    packed: bool = field(init=False)
+    set_pass: Callable[[int, int], None] = field(init=False)
+    result: TrainResult = field(init=False)
+    metrics_base: dict[str, float] = field(default_factory=dict)
+    metrics_tuned: dict[str, float] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    exports: dict[OnnxPrecision, Path] = field(default_factory=dict)
+    proofs: list[ProofResult] = field(default_factory=list)
+    published: PublishedVersion | None = None
+
+    @property
+    def output(self) -> str:
+        """Name of the model in the registry."""
+        return self.plan.placement.output.model
+
+    def artifact(self, name: str) -> Path:
+        """Return where a part of the version is made."""
+        return self.settings.artifacts / name

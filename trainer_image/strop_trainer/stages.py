@@ -1,0 +1,243 @@
+"""The stages of a job, one function each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from strop_trainer import evaluation, registry, sources
+from strop_trainer.context import say
+from strop_trainer.errors import Preempted, TrainerError
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.heads import head_for
+from strop_trainer.methods import check_method
+from strop_trainer.record import RunRecord
+from strop_trainer.run import Run
+from strop_trainer.sources.model_folder import check_model_folder, fingerprint
+from strop_trainer.termination import PublishedVersion
+
+
+def check(run: Run) -> None:
+    """Refuse what cannot work, before anything is fetched; read the rows if they are here."""
+    training = run.plan.training
+    check_method(training)
+    evaluation.check_gates(training.evaluation, run.task)
+    registry.clean_staging(run.settings.registry, run.output, run.settings.job_uid)
+    registry.check_writable(run.settings.registry, run.output, run.settings.job_uid)
+    run.settings.work.mkdir(parents=True, exist_ok=True)
+    if all(sources.is_local(file.source) for file in [*training.dataset.train, *training.dataset.validation]):
+        read_rows(run)
+    if sources.is_local(training.model.source):
+        fetch_model(run)
+
+
+def fetch(run: Run) -> None:
+    """Fetch what is remote: the rows first, so that a wrong one is told before a large model comes."""
+    if not hasattr(run, "dataset"):
+        read_rows(run)
+    if not hasattr(run, "model"):
+        fetch_model(run)
+
+
+def read_rows(run: Run) -> None:
+    """Read and check all rows."""
+    plan = run.plan.training.dataset
+    train = [found for file in plan.train for found in sources.fetch_files(file, run.settings)]
+    validation = [found for file in plan.validation for found in sources.fetch_files(file, run.settings)]
+    run.dataset = run.task.read(train, validation, plan, run.plan.training.hyperparameters.seed)
+    counts = run.dataset.statistics
+    say(f"  rows: {counts.train_rows} to train, {counts.validation_rows} held out, from {', '.join(counts.files)}")
+    if counts.duplicates:
+        say(f"  note: {counts.duplicates} training rows repeat an earlier one")
+    if counts.leaked:
+        say(f"  note: {counts.leaked} held-out rows are in the training rows: their metrics say little")
+    if counts.leaked_prompts > counts.leaked:
+        say(f"  note: {counts.leaked_prompts} held-out prompts are in the training rows")
+
+
+def fetch_model(run: Run) -> None:
+    """Fetch the base model and judge its folder."""
+    training = run.plan.training
+    path = sources.fetch_model(training.model, run.settings)
+    run.model = check_model_folder(path, training.model.source, chat=run.task.needs_chat_template)
+    run.head = head_for(run.task, run.model)
+    run.head.check_model(run, run.model)
+    say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")
+
+
+def prepare(run: Run) -> None:
+    """Load torch, tokens and weights."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # from here on, nothing is asked of the hub
+    with ThreadPoolExecutor(1) as pool:
+        hashing: Future[str] = pool.submit(fingerprint, run.model.path)
+        import torch  # noqa: PLC0415 - seconds: not before the rows have been found right
+
+        quiet_libraries()
+        torch.set_num_threads(run.threads)
+        if run.plan.training.hyperparameters.deterministic:
+            torch.use_deterministic_algorithms(mode=True)
+        run.head.prepare(run)
+        run.base_fingerprint = hashing.result()
+
+
+def quiet_libraries() -> None:
+    """Keep the log for what the job's author can use."""
+    import huggingface_hub.constants  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    # What the libraries tell each other about names that will change.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def train(run: Run) -> None:
+    """Train, from the newest checkpoint where there is one."""
+    from strop_trainer.training import Trainer, peak_bytes  # noqa: PLC0415
+
+    training = run.plan.training
+    identity = {
+        "plan": run.plan.digest,
+        "dataset": run.dataset.statistics.fingerprint,
+        "base model": run.base_fingerprint,
+    }
+    trainer = Trainer(
+        parameters=run.loaded.trainable,
+        plan=training.hyperparameters,
+        checkpoint=training.checkpoint,
+        examples=run.encoded.examples,
+        make_batch=lambda examples: run.head.make_batch(run, examples),
+        loss=run.head.loss(run),
+        packed=run.packed,
+        pass_tokens=run.head.pass_tokens(run),
+        checkpoints=run.settings.checkpoints,
+        metrics_file=run.settings.metrics,
+        identity=identity,
+        stop=run.stop,
+        progress=run.progress,
+        evaluate=lambda: run.head.held_out_metrics(run),
+        evaluate_every=training.evaluation.every_steps,
+        on_pass=run.set_pass,
+    )
+    run.loaded.model.train()
+    with run.stop.deferred():
+        run.result = trainer.run()
+        if run.stop.requested:  # after the last step: its checkpoint is there
+            raise Preempted
+    say(f"  {run.result.tokens_per_second:,.0f} tokens/s, at most {peak_bytes() / 1e9:.2f} GB in memory")
+
+
+def evaluate(run: Run) -> None:
+    """Measure the base and the tuned model on the same held-out rows, and hold the result to the job's gates."""
+    run.head.evaluate(run)
+    say(f"  {'':<16}{'base':>10}{'tuned':>10}")
+    for name, tuned in run.metrics_tuned.items():
+        say(f"  {name:<16}{run.metrics_base[name]:>10.4f}{tuned:>10.4f}")
+    run.progress.report({"eval_loss": round(run.metrics_tuned["eval_loss"], 6)})
+    evaluation.apply_gates(run.metrics_tuned, run.plan.training.evaluation)
+
+
+def export(run: Run) -> None:
+    """Write the adapter, and fold it into the base model for ONNX."""
+    shutil.rmtree(run.settings.artifacts, ignore_errors=True)
+    run.settings.artifacts.mkdir(parents=True)
+    run.head.export(run)
+
+
+def prove(run: Run) -> None:
+    """Compare each export with PyTorch on held-out rows; what differs too much is not published."""
+    if not run.exports:
+        say("  nothing was exported")
+        return
+    run.head.prove(run)
+    for proof in run.proofs:
+        found = proof.summary()
+        say(
+            f"  {found.artifact}: {'proven' if found.passed else 'FAILED'}; logits differ by "
+            f"{found.max_logit_difference}, tokens agree {found.token_agreement}, "
+            f"perplexity ratio {found.perplexity_ratio}"
+        )
+    failed = [f"{proof.artifact}: {'; '.join(proof.reasons)}" for proof in run.proofs if not proof.passed]
+    if failed:
+        raise TrainerError(ExitCode.PROOF_FAILED, "not published, the export missed its proof: " + " | ".join(failed))
+
+
+def publish(run: Run) -> None:
+    """Stage the version in the registry and rename it to the next number."""
+    from strop_trainer.report import write_reports  # noqa: PLC0415 - matplotlib, jinja2
+
+    def fill(stage: Path) -> None:
+        with run.stop.immediate():
+            registry.copy_tree(run.artifact("adapter"), stage / "adapter")
+            for folder in run.exports.values():
+                registry.copy_tree(folder, stage / folder.name)
+            if run.plan.training.artifact.merged:
+                registry.copy_tree(run.artifact("merged"), stage / "merged")
+            shutil.copyfile(run.settings.metrics, stage / "metrics.jsonl")
+            write_reports(stage, make_record(run))
+
+    with run.stop.deferred():
+        where = registry.publish(
+            run.settings.registry,
+            run.output,
+            run.settings.job_uid,
+            fill,
+            plan_digest=run.plan.digest,
+            aliases=run.plan.placement.output.aliases,
+        )
+        counts = run.dataset.statistics
+        run.published = PublishedVersion(
+            model=run.output,
+            version=where.version,
+            path=f"{run.plan.placement.namespace}/{run.output}/{where.version}",
+            manifest_sha256=where.manifest_sha256,
+            plan_digest=run.plan.digest,
+            base_fingerprint=run.base_fingerprint,
+            dataset_fingerprint=counts.fingerprint,
+            train_rows=counts.train_rows,
+            validation_rows=counts.validation_rows,
+            trainable_parameters=run.trainable_parameters,
+            size_bytes=where.size_bytes,
+            metrics_base=run.metrics_base,
+            metrics_tuned=run.metrics_tuned,
+            proofs=[proof.summary() for proof in run.proofs],
+        )
+        shutil.rmtree(run.settings.artifacts, ignore_errors=True)
+    say(f"  {run.published.path}: {where.size_bytes / 1e6:,.0f} MB")
+
+
+STAGES: tuple[Callable[[Run], None], ...] = (check, fetch, prepare, train, evaluate, export, prove, publish)
+
+
+def make_record(run: Run) -> RunRecord:
+    """Return all that the reports tell."""
+    from strop_trainer.training import peak_bytes  # noqa: PLC0415
+
+    return RunRecord(
+        plan=run.plan,
+        dataset=run.dataset.statistics,
+        truncated=run.encoded.truncated,
+        dropped=run.encoded.dropped,
+        tokens=run.encoded.tokens,
+        target_tokens=run.encoded.target_tokens,
+        base_fingerprint=run.base_fingerprint,
+        architecture=run.model.architecture,
+        total_parameters=run.total_parameters,
+        trainable_parameters=run.trainable_parameters,
+        steps=run.result.steps,
+        tokens_per_second=run.result.tokens_per_second,
+        peak_bytes=peak_bytes(),
+        threads=run.threads,
+        packed=run.packed,
+        metrics_base=run.metrics_base,
+        metrics_tuned=run.metrics_tuned,
+        samples=run.samples,
+        proofs=run.proofs,
+        stage_seconds=dict(run.clock.seconds),
+        metrics_file=run.settings.metrics,
+    )
