@@ -224,8 +224,11 @@ def test_a_changed_child_is_put_back(world: World) -> None:
     world.core.patch_namespaced_config_map("healed-plan", world.namespace, {"data": {"ca.crt": "broken"}})
     world.patch("healed", ttlSecondsAfterFinished=60)
     wait_until(lambda: world.names("service", "", "healed") == ["healed-trainer"], "the Service is back")
-    found = world.core.read_namespaced_config_map("healed-plan", world.namespace)
-    assert found.data["ca.crt"].startswith("-----BEGIN CERTIFICATE-----")
+
+    def certificate() -> str:
+        return str(world.core.read_namespaced_config_map("healed-plan", world.namespace).data["ca.crt"])
+
+    wait_until(lambda: certificate().startswith("-----BEGIN CERTIFICATE-----"), "the ConfigMap is whole again")
 
 
 def test_a_deleted_child_job_is_made_anew(world: World) -> None:
