@@ -34,7 +34,7 @@ class Batch:
     keep: Any
     """Positions whose logits are needed, (N,) packed, or those needed by any row, padded."""
     select: Any
-    """None packed; padded, (R, kept) of bool: which of the kept logits count."""
+    """None packed; padded, (N,) indices into the kept logits of all rows, R x kept: those that count."""
     labels: Any
     """(N,) the tokens to be predicted there."""
     tokens: int
@@ -44,6 +44,16 @@ class Batch:
     def targets(self) -> int:
         """N."""
         return int(self.labels.numel())
+
+    def to(self, device: Any) -> Batch:
+        """Return the batch with its tensors on a device; lengths stay where Python reads them without waiting."""
+        inputs = {
+            name: value.to(device, non_blocking=True) if hasattr(value, "to") else value
+            for name, value in self.inputs.items()
+        }
+        keep, labels = (value.to(device, non_blocking=True) for value in (self.keep, self.labels))
+        select = None if self.select is None else self.select.to(device, non_blocking=True)
+        return Batch(inputs, keep, select, labels, self.tokens)
 
 
 def step_rows(step: int, rows: int, batch_size: int, seed: int) -> list[int]:
@@ -111,6 +121,7 @@ def pack(examples: Sequence[Example]) -> Batch:
         "cu_seq_lens_k": ends,
         "max_length_q": max(lengths),
         "max_length_k": max(lengths),
+        "row_lengths": lengths,
     }
     # The token at index i is predicted at position i - 1 of the same row.
     return Batch(inputs, at - 1, None, ids[at], sum(lengths))
@@ -131,7 +142,9 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
         targets[row, 1:length] = torch.tensor(example.targets[1:], dtype=torch.bool)
     predicting = targets.roll(-1, 1)
     keep = predicting.any(0).nonzero()[:, 0]
-    return Batch({"input_ids": ids, "attention_mask": mask}, keep, predicting[:, keep], ids[targets], int(mask.sum()))
+    # Indices, not a mask: a device need not be asked how many there are.
+    select = predicting[:, keep].flatten().nonzero()[:, 0]
+    return Batch({"input_ids": ids, "attention_mask": mask}, keep, select, ids[targets], int(mask.sum()))
 
 
 def target_logits(model: Any, batch: Batch) -> Any:
@@ -140,7 +153,7 @@ def target_logits(model: Any, batch: Batch) -> Any:
         logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
     else:
         logits = model(**batch.inputs, use_cache=False).logits[:, batch.keep]
-    return logits[0] if batch.select is None else logits[batch.select]
+    return logits[0] if batch.select is None else logits.flatten(0, 1)[batch.select]
 
 
 def _keeps_logits(model: Any) -> bool:
@@ -165,7 +178,7 @@ def _segments(_module: Any, query: Any, key: Any, value: Any, attention_mask: An
     del attention_mask  # there is none: rows are kept apart by being taken one by one
     if more.get("softcap") is not None or more.get("position_bias") is not None or more.get("s_aux") is not None:
         raise NotImplementedError("attention with extra terms")
-    lengths = more["cu_seq_lens_q"].diff().tolist()
+    lengths = more["row_lengths"]
     window = more.get("sliding_window")
     grouped = query.shape[1] != key.shape[1]
     dtype = query.dtype
@@ -176,7 +189,8 @@ def _segments(_module: Any, query: Any, key: Any, value: Any, attention_mask: An
     for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
         mask = None
         if window is not None and q.shape[2] > window:
-            age = torch.arange(q.shape[2])[:, None] - torch.arange(q.shape[2])[None]
+            at = torch.arange(q.shape[2], device=q.device)
+            age = at[:, None] - at[None]
             mask = (age >= 0) & (age < window)
         rows.append(
             torch.nn.functional.scaled_dot_product_attention(
@@ -206,7 +220,7 @@ def keeps_rows_apart(model: Any, vocabulary: int) -> tuple[bool, str]:
 
     def logits(*rows: list[int]) -> Any:
         batch = pack([Example(row, [False] + [True] * (len(row) - 1)) for row in rows])
-        return target_logits(model, batch).float()
+        return target_logits(model, batch.to(next(model.parameters()).device)).float()
 
     training = model.training
     model.eval()
