@@ -7,6 +7,7 @@ chart and from what the operator counts.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -32,8 +33,14 @@ Document = dict[str, Any]
 _NOT_JSON_SCHEMA = ("default", "format", "exclusiveMinimum", "exclusiveMaximum")
 
 
+_FORM = re.compile(r"(?:type\(self\) == int \|\| )?self\.matches\(r'(.*)'\)")
+
+
 def json_schema(structural: Mapping[str, Any]) -> Document:
-    """Return the JSON schema (draft 7) of a structural OpenAPI schema: unknown fields refused, CEL rules left out."""
+    """Return the JSON schema (draft 7) of a structural OpenAPI schema: unknown fields refused, CEL rules left out.
+
+    A rule on the form of a text is a pattern here: Helm evaluates no CEL.
+    """
     result: Document = {
         word: value
         for word, value in structural.items()
@@ -42,6 +49,9 @@ def json_schema(structural: Mapping[str, Any]) -> Document:
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if structural.get(exclusive):
             result[exclusive] = result.pop(bound)
+    for rule in structural.get("x-kubernetes-validations", ()):
+        if found := _FORM.fullmatch(rule["rule"]):
+            result["pattern"] = found[1]
     if "properties" in result:
         result["properties"] = {name: json_schema(part) for name, part in result["properties"].items()}
         result["additionalProperties"] = False

@@ -115,6 +115,9 @@ def _bounds(schema: Schema) -> str:
         found += _sizes(schema.get(f"min{unit}"), schema.get(f"max{unit}"), words)
     if "pattern" in schema:
         found.append(f"`{schema['pattern']}`")
+    elif schema.get("type") != "object" and "additionalProperties" not in schema:
+        rules = schema.get("x-kubernetes-validations", ())
+        found += [rule["message"].removeprefix("allowed: ") for rule in rules]
     for word in ("items", "additionalProperties"):
         if word in schema and (inner := _bounds(schema[word])):
             found.append(f"each: {inner}")

@@ -74,7 +74,13 @@ def with_line(line: str) -> str:
         ("method: {lora: {rank: eight}}", "spec.method.lora.rank in body must be of type integer"),
         ('training: {learningRate: "2e-4"}', "spec.training.learningRate in body must be of type number"),
         ("training: {learningRate: 0}", "spec.training.learningRate in body should be greater than 0"),
-        ("method: {type: dora}", "spec.method.type: Forbidden: this version of Strop trains lora"),
+        ("compute: {resources: {memory: 8GB}}", "found '8GB', allowed: a quantity such as 8Gi or 8G"),
+        ("training: {precision: fp16}", "Forbidden: found fp16; this version of Strop trains in bf16, fp32"),
+        ("evaluation: {minimum: {beauty: 1}}", "chat is measured by eval_loss, perplexity"),
+        (
+            "evaluation: {minimum: {exact_match: 1}, generateRows: 0}",
+            "spec.evaluation.generateRows: Invalid value: must be at least 1 for exact_match",
+        ),
         ("training: {epochs: 1, maxSteps: 5}", "spec.training.maxSteps: Forbidden: not together with epochs"),
     ],
 )
@@ -85,8 +91,8 @@ def test_bad_input_gets_a_clear_answer(kubectl: Namespaced, line: str, said: str
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("gpt2", "spec.model.source in body should match"),
-        ("https://user:secret@host/model.tar.gz", "spec.model.source in body should match"),
+        ("gpt2", "found 'gpt2', allowed: hf://owner/name, pvc://claim/path or https://host/archive.tar.gz"),
+        ("https://user:secret@host/model.tar.gz", "allowed: hf://owner/name, pvc://claim/path or https://"),
         ("https://host/model.tar.gz", "spec.model.sha256: Required value: an https:// source needs its hash"),
         ("pvc://claim/../../etc", "spec.model.source: Invalid value: must not climb out of its folder"),
     ],

@@ -6,7 +6,10 @@ Paths are those of tests.support.crd_schema: `a.b`, `a[]` for the items of a lis
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from strop.api.finetunejob import SUPPORTED_TASKS
+from strop_trainer.plan import METRICS, Task, TaskMetrics
 
 Document = dict[str, Any]
 
@@ -14,6 +17,9 @@ ABSENT = object()
 """As a value: the field is left out."""
 
 NOT_YET = "this version of Strop"
+UNMEASURED = " is measured by "
+ASIDE = (NOT_YET, UNMEASURED)
+"""Words of rules that may refuse what another bound or rule takes."""
 FIXED = "fixed once the job is created; delete the job, or give a new one another name"
 
 HASH = "0123456789abcdef" * 4
@@ -296,39 +302,39 @@ class _Values:
 
     label = (
         ("a", "0", "a-0", "a" * 63),
-        {"minLength": "", "maxLength": "a" * 64, "pattern": "A"},
+        {"minLength": "", "maxLength": "a" * 64, "form": "A"},
     )
     alias = (
         ("a", "a-0", "a" * 63),
-        {"minLength": "", "maxLength": "a" * 64, "pattern": "1"},
+        {"minLength": "", "maxLength": "a" * 64, "form": "1"},
     )
     name = (
         ("a", "a.b-c.0", "a" * 253),
-        {"minLength": "", "maxLength": "a" * 254, "pattern": "a..b"},
+        {"minLength": "", "maxLength": "a" * 254, "form": "a..b"},
     )
     qualified = (
         ("a", "nvidia.com/gpu", "a" * 253 + "/" + "b" * 63),
-        {"minLength": "", "maxLength": "a" * 254 + "/" + "b" * 63, "pattern": "a b"},
+        {"minLength": "", "maxLength": "a" * 254 + "/" + "b" * 63, "form": "a b"},
     )
     label_value = (
         ("", "true", "A_b.c-0", "a" * 63),
-        {"maxLength": "a" * 64, "pattern": "-a"},
+        {"maxLength": "a" * 64, "form": "-a"},
     )
     cpu = (
         ("1", "0.5", "1500m", "1" * 32, 1, 64),
-        {"minLength": "", "maxLength": "1" * 33, "pattern": "0", "minimum": 0},
+        {"minLength": "", "maxLength": "1" * 33, "form": "0", "minimum": 0},
     )
     memory = (
         ("1k", "8Gi", "1.5Ti", "1" * 30 + "Gi"),
-        {"minLength": "", "maxLength": "1" * 31 + "Gi", "pattern": "8"},
+        {"minLength": "", "maxLength": "1" * 31 + "Gi", "form": "8"},
     )
     image = (
         ("a", "registry.example:5000/a/b:1", "a@sha256:" + HASH, "a" * 512),
-        {"minLength": "", "maxLength": "a" * 513, "pattern": "a b"},
+        {"minLength": "", "maxLength": "a" * 513, "form": "a b"},
     )
     sha256 = (
         (HASH,),
-        {"minLength": HASH[1:], "maxLength": HASH + "0", "pattern": HASH.upper()},
+        {"minLength": HASH[1:], "maxLength": HASH + "0", "form": HASH.upper()},
     )
     time = (
         (TIME, "2026-01-31T12:00:00+01:00", "2026-01-31T12:00:00." + "0" * 19 + "Z"),
@@ -336,11 +342,11 @@ class _Values:
     )
     revision = (
         ("a", "main", "refs/pr/1", "a" * 255),
-        {"minLength": "", "maxLength": "a" * 256, "pattern": "-a"},
+        {"minLength": "", "maxLength": "a" * 256, "form": "-a"},
     )
     module = (
         ("a", "model.layers.0.q_proj", "a" * 128),
-        {"minLength": "", "maxLength": "a" * 129, "pattern": "a b"},
+        {"minLength": "", "maxLength": "a" * 129, "form": "a b"},
     )
 
 
@@ -376,7 +382,7 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.dataset.maxRows": _numbers(2, 100_000_000),
     "spec.model.parameters": (
         ("1M", "135M", "0.5B", "8B", "1" * 15 + "B"),
-        {"minLength": "B", "maxLength": "1" * 16 + "B", "pattern": "8 B"},
+        {"minLength": "B", "maxLength": "1" * 16 + "B", "form": "8 B"},
     ),
     "spec.model.revision": _Values.revision,
     "spec.method.type": (("lora", "qlora", "dora"), {"enum": "loora"}),
@@ -409,17 +415,8 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.compute.image": _Values.image,
     "spec.evaluation.everySteps": _numbers(1, 1_000_000),
     "spec.evaluation.maxRows": _numbers(1, 1_000_000),
-    "spec.evaluation.generateRows": _numbers(0, 10_000),
     "spec.evaluation.maxNewTokens": _numbers(1, 8192),
-    "spec.evaluation.minimum": (
-        ({}, {f"metric_{n}": 0.5 for n in range(16)}),
-        {"maxProperties": {f"metric_{n}": 0.5 for n in range(17)}},
-    ),
     "spec.evaluation.minimum{}": _numbers(-1e9, 1e9),
-    "spec.evaluation.maximum": (
-        ({}, {f"metric_{n}": 0.5 for n in range(16)}),
-        {"maxProperties": {f"metric_{n}": 0.5 for n in range(17)}},
-    ),
     "spec.evaluation.maximum{}": _numbers(-1e9, 1e9),
     "spec.checkpoint.everySteps": _numbers(1, 1_000_000),
     "spec.checkpoint.keep": _numbers(1, 100),
@@ -554,7 +551,7 @@ _VERSION: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 
 _DATA_SOURCES = (
     ("configmap://rows/train.jsonl", "pvc://a.b/rows", "hf://datasets/owner/name/a/b.jsonl", "pvc://a/" + "b" * 1016),
-    {"minLength": "", "maxLength": "pvc://a/" + "b" * 1017, "pattern": "ftp://host/file"},
+    {"minLength": "", "maxLength": "pvc://a/" + "b" * 1017, "form": "ftp://host/file"},
 )
 _NO_VALIDATION = {"spec.dataset.validation": ABSENT}
 _NO_REVISION = {"spec.model.revision": ABSENT}
@@ -578,7 +575,7 @@ BOUNDS: tuple[Bound, ...] = (
         "FineTuneJob",
         "spec.model.source",
         ("hf://owner/name", "pvc://claim/folder/model", "pvc://a/" + "b" * 1016),
-        {"minLength": "", "maxLength": "pvc://a/" + "b" * 1017, "pattern": "owner/name"},
+        {"minLength": "", "maxLength": "pvc://a/" + "b" * 1017, "form": "owner/name"},
         _NO_REVISION,
     ),
     Bound(
@@ -616,6 +613,17 @@ BOUNDS: tuple[Bound, ...] = (
     ),
     Bound("FineTuneJob", "spec.distributed.nodes", *_numbers(1, 1024), not_yet=True),
     Bound("FineTuneJob", "spec.distributed.processesPerNode", *_numbers(1, 64), not_yet=True),
+    Bound("FineTuneJob", "spec.evaluation.generateRows", *_numbers(0, 10_000), {"spec.evaluation.minimum": ABSENT}),
+    *(
+        Bound(
+            "FineTuneJob",
+            f"spec.evaluation.{bound}",
+            ({}, {f"metric_{n}": 0.5 for n in range(16)}),
+            {"maxProperties": {f"metric_{n}": 0.5 for n in range(17)}},
+            not_yet=True,
+        )
+        for bound in ("minimum", "maximum")
+    ),
     Bound(
         "FineTuneJob",
         "spec.dataset.columns",
@@ -627,7 +635,7 @@ BOUNDS: tuple[Bound, ...] = (
         "FineTuneJob",
         "spec.dataset.columns{}",
         ("a", "Frage und Antwort: ß", "a" * 128),
-        {"minLength": "", "maxLength": "a" * 129, "pattern": "a\tb"},
+        {"minLength": "", "maxLength": "a" * 129, "form": "a\tb"},
         {"spec.dataset.columns": {"question": "a"}},
         not_yet=True,
     ),
@@ -693,7 +701,7 @@ def _key_rules(kind: str, path: str, value: Any, accept: tuple[str, ...], reject
         "keys have ",
         tuple({path: {key: value}} for key in accept),
         tuple({path: {key: value}} for key in reject),
-        only_not_yet=path == "spec.dataset.columns",
+        only_not_yet=path == "spec.dataset.columns" or path.startswith("spec.evaluation"),
     )
 
 
@@ -701,6 +709,40 @@ def _not_yet(
     field_path: str, message: str, accept: tuple[Mapping[str, Any], ...], reject: tuple[Mapping[str, Any], ...]
 ) -> RuleCase:
     return RuleCase("FineTuneJob", "spec", field_path, f"{NOT_YET} {message}", accept, reject)
+
+
+def _metric_rules(task: Task, metrics: TaskMetrics) -> tuple[RuleCase, ...]:
+    """The rules on the gates of one task."""
+
+    def at(bound: str, name: str, rows: Any = ABSENT) -> dict[str, Any]:
+        gates = {"spec.evaluation": {}, f"spec.evaluation.{bound}": {name: 0.5}, "spec.evaluation.generateRows": rows}
+        return {"spec.task": task, **gates}
+
+    return tuple(
+        case
+        for bound in ("minimum", "maximum")
+        for case in (
+            RuleCase(
+                "FineTuneJob",
+                "spec",
+                f".evaluation.{bound}",
+                f"{task}{UNMEASURED}{', '.join(metrics.names)}",
+                tuple(at(bound, name) for name in metrics.names),
+                (at(bound, "beauty"),),
+            ),
+            RuleCase(
+                "FineTuneJob",
+                "spec",
+                ".evaluation.generateRows",
+                f"must be at least 1 for {', '.join(metrics.generated)} in evaluation.{bound}: {task} measures it",
+                (at(bound, metrics.generated[0], 1), at(bound, metrics.held_out[0], 0)),
+                tuple(at(bound, name, 0) for name in metrics.generated),
+            )
+            if metrics.generated
+            else None,
+        )
+        if case
+    )
 
 
 _BATCH = ("spec.training.effectiveBatchSize", "spec.training.microBatchSize")
@@ -722,23 +764,17 @@ RULES: tuple[RuleCase, ...] = (
         tuple({"metadata.name": name} for name in ("a", "0", "autos", "a" * 63)),
         tuple({"metadata.name": name} for name in ("auto", "a.b", "a" * 64)),
     ),
-    _not_yet(
-        ".task",
-        "trains chat",
-        ({"spec.task": "chat"},),
-        tuple(
-            {"spec.task": task}
-            for task in (
-                "text-generation",
-                "instruction",
-                "text-classification",
-                "token-classification",
-                "question-answering",
-                "translation",
-                "summarization",
-                "preference",
+    *(
+        [
+            _not_yet(
+                ".task",
+                f"trains {', '.join(SUPPORTED_TASKS)}",
+                tuple({"spec.task": task, "spec.evaluation": ABSENT} for task in SUPPORTED_TASKS),
+                tuple({"spec.task": task} for task in get_args(Task) if task not in SUPPORTED_TASKS),
             )
-        ),
+        ]
+        if set(SUPPORTED_TASKS) != set(get_args(Task))
+        else []
     ),
     _not_yet(
         ".distributed",
@@ -752,7 +788,7 @@ RULES: tuple[RuleCase, ...] = (
     ),
     _not_yet(
         ".dataset.format",
-        "reads jsonl",
+        "reads auto, jsonl",
         ({"spec.dataset.format": ABSENT}, {"spec.dataset.format": "auto"}),
         ({"spec.dataset.format": "csv"}, {"spec.dataset.format": "parquet"}),
     ),
@@ -764,7 +800,7 @@ RULES: tuple[RuleCase, ...] = (
     ),
     _not_yet(
         ".training.precision",
-        "trains in bf16 or fp32",
+        "trains in bf16, fp32",
         ({"spec.training": ABSENT}, {"spec.training": {}}, {"spec.training.precision": "fp32"}),
         ({"spec.training.precision": "fp16"},),
     ),
@@ -808,12 +844,12 @@ RULES: tuple[RuleCase, ...] = (
         ".lora.initialization",
         "pissa and olora are for type lora",
         (
-            *(_method("lora", lora={"initialization": name}) for name in ("default", "pissa", "olora")),
+            *tuple(_method("lora", lora={"initialization": name}) for name in ("default", "pissa", "olora")),
             _method("qlora", lora={}),
             _method("dora"),
         ),
         (
-            *(_method(method, lora={"initialization": "pissa"}) for method in ("qlora", "dora")),
+            *tuple(_method(method, lora={"initialization": "pissa"}) for method in ("qlora", "dora")),
             _method("dora", lora={"initialization": "olora"}),
         ),
     ),
@@ -913,6 +949,7 @@ RULES: tuple[RuleCase, ...] = (
         ({"spec.output.onnx.precisions": ["int4", "fp32"]}, {"spec.output.onnx.precisions": ABSENT}),
         ({"spec.output.onnx.precisions": ["fp32", "fp32"]},),
     ),
+    *(case for task in SUPPORTED_TASKS for case in _metric_rules(task, METRICS[task])),
     _key_rules("FineTuneJob", "spec.dataset.columns", "a", ("question", "a" * 128), ("", "a" * 129, "a\tb")),
     _key_rules("FineTuneJob", "spec.evaluation.minimum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),
     _key_rules("FineTuneJob", "spec.evaluation.maximum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),

@@ -58,9 +58,17 @@ def parts(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
         yield from parts(schema["additionalProperties"], f"{path}{{}}")
 
 
+def form(part: Schema) -> str:
+    """Returns what a text must look like, in the words of its rule; nothing where it may look like anything."""
+    if "properties" in part or "additionalProperties" in part:
+        return ""
+    return str(next((rule["message"] for rule in part.get("x-kubernetes-validations", ())), ""))
+
+
 def bounds(kind: str) -> dict[tuple[str, str], Any]:
-    """Returns the value of every bound of a kind, by path and keyword."""
-    return {(path, word): part[word] for path, part in parts(root(kind)) for word in BOUNDS if word in part}
+    """Returns the value of every bound of a kind, by path and keyword; the form of a text counts as one."""
+    found = {(path, word): part[word] for path, part in parts(root(kind)) for word in BOUNDS if word in part}
+    return found | {(path, "form"): form(part) for path, part in parts(root(kind)) if form(part)}
 
 
 def defaults(kind: str) -> dict[str, Any]:
@@ -69,11 +77,12 @@ def defaults(kind: str) -> dict[str, Any]:
 
 
 def rules(kind: str) -> list[SchemaRule]:
-    """Returns every CEL rule of a kind."""
+    """Returns every CEL rule of a kind, but for those on the form of a text."""
     return [
         SchemaRule(path, rule.get("fieldPath", ""), rule["message"])
         for path, part in parts(root(kind))
         for rule in part.get("x-kubernetes-validations", ())
+        if not form(part)
     ]
 
 

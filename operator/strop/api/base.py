@@ -8,7 +8,18 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from strop.api.forms import Form, cpu_hint, memory_hint, name_hint
+
 RuleReason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired"]
+
+
+class Found(NamedTuple):
+    """What a rule shows of the value that it refuses."""
+
+    cel: str | None
+    """Expression of a text; None where the server's cost limit does not allow one (keys of a map have no bound)."""
+    python: Callable[[Any], str]
+    """The same of a model."""
 
 
 class Rule(NamedTuple):
@@ -26,15 +37,30 @@ class Rule(NamedTuple):
     reason: RuleReason = "FieldValueInvalid"
     check: Callable[[Any], bool] | None = None
     """Whether a model keeps the rule; None for a transition rule (`oldSelf`), which needs two models."""
+    found: Found | None = None
+    """What to show in front of the message."""
+
+    def told(self, model: Any) -> str:
+        """Return the message for a model that breaks the rule."""
+        return f"found {self.found.python(model)}; {self.message}" if self.found else self.message
 
 
-def _violations(model: BaseModel, rules: tuple[Rule, ...]) -> str | None:
-    broken = [
-        f"{rule.field_path.removeprefix('.')}: {rule.message}" if rule.field_path else rule.message
-        for rule in rules
-        if rule.check is not None and not rule.check(model)
-    ]
-    return "; ".join(broken) or None
+class Violation(NamedTuple):
+    """One broken rule."""
+
+    field: str
+    """Such as `method.type`; empty for the object itself."""
+    message: str
+
+
+class BrokenRulesError(ValueError):
+    """An object that breaks rules of its schema."""
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        super().__init__(
+            "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in violations)
+        )
+        self.violations = violations
 
 
 class ApiModel(BaseModel):
@@ -55,8 +81,13 @@ class ApiModel(BaseModel):
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:
-        if found := _violations(self, self.rules):
-            raise ValueError(found)
+        broken = tuple(
+            Violation((rule.field_path or "").removeprefix("."), rule.told(self))
+            for rule in self.rules
+            if rule.check is not None and not rule.check(self)
+        )
+        if broken:
+            raise BrokenRulesError(broken)
         return self
 
 
@@ -118,36 +149,64 @@ def _integer_as_text(value: Any) -> Any:
 _DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 DNS_NAME = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*"
 _POSITIVE = r"([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)"
+_ENDS = "with a letter or digit at both ends"
 
-DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{_DNS_LABEL}$")]
-DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{DNS_NAME}$")]
+DnsLabel = Annotated[
+    str, Field(min_length=1, max_length=63), Form(_DNS_LABEL, f"lower-case letters, digits and '-', {_ENDS}", name_hint)
+]
+DnsName = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    Form(DNS_NAME, f"lower-case letters, digits, '-' and '.', {_ENDS} of each part", name_hint),
+]
 CpuQuantity = Annotated[
     str,
     Field(
         min_length=1,
         max_length=32,
-        pattern=rf"^{_POSITIVE}m?$",
         # In YAML `cpu: 2` is an integer, and pods take it.
         json_schema_extra={"x-kubernetes-int-or-string": True, "minimum": 1},
     ),
-    # Last: pydantic loses the pattern of what stands behind a validator.
+    Form(rf"{_POSITIVE}m?", "a number of CPUs such as 2, 0.5 or 1500m", cpu_hint),
     BeforeValidator(_integer_as_text),
 ]
-MemoryQuantity = Annotated[str, Field(min_length=1, max_length=32, pattern=rf"^{_POSITIVE}(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)$")]
-Sha256 = Annotated[str, Field(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+MemoryQuantity = Annotated[
+    str,
+    Field(min_length=1, max_length=32),
+    Form(rf"{_POSITIVE}(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)", "a quantity such as 8Gi or 8G", memory_hint),
+]
+Sha256 = Annotated[
+    str, Field(min_length=64, max_length=64), Form("[0-9a-f]{64}", "a sha256: 64 hexadecimal digits in lower case")
+]
+LabelValue = Annotated[
+    str,
+    Field(max_length=63),
+    Form(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?", f"nothing, or letters, digits, '-', '_' and '.', {_ENDS}"),
+]
 QualifiedName = Annotated[
     str,
-    Field(
-        min_length=1,
-        max_length=317,
-        pattern=rf"^({DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$",
+    Field(min_length=1, max_length=317),
+    Form(
+        rf"({DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?",
+        f"a name such as nvidia.com/gpu: up to 63 letters, digits, '-', '_' and '.', {_ENDS}, after a domain and '/', "
+        "if any",
     ),
 ]
 ImageReference = Annotated[
-    str, Field(min_length=1, max_length=512, pattern=r"^[a-zA-Z0-9]([-a-zA-Z0-9._/:@]*[a-zA-Z0-9])?$")
+    str,
+    Field(min_length=1, max_length=512),
+    Form(
+        r"[a-zA-Z0-9]([-a-zA-Z0-9._/:@]*[a-zA-Z0-9])?", "the name of an image, such as registry.example/strop/trainer:1"
+    ),
 ]
-Revision = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._/]*$")]
+Revision = Annotated[
+    str,
+    Field(min_length=1, max_length=255),
+    Form(
+        r"[A-Za-z0-9][-A-Za-z0-9._/]*",
+        "a commit, tag or branch: letters, digits, '-', '.', '_' and '/', a letter or digit first",
+    ),
+]
 Timestamp = Annotated[
     str,
     Field(
@@ -157,7 +216,11 @@ Timestamp = Annotated[
     ),
 ]
 """RFC 3339."""
-MetricName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+MetricName = Annotated[
+    str,
+    Field(min_length=1, max_length=64),
+    Form(r"[A-Za-z][A-Za-z0-9_.-]*", "the name of a metric: letters, digits, '-', '_' and '.', a letter first"),
+]
 StageName = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, NoDefault
 from pydantic_core import core_schema
 
+from strop.api import forms
 from strop.api.base import ApiModel, Column, Resource, Rule, StatusModel
 from strop.api.computepool import ComputePool
 from strop.api.finetunejob import FineTuneJob
@@ -86,6 +88,9 @@ class _Generator(GenerateJsonSchema):
 
 def _rule(rule: Rule) -> Schema:
     entry: Schema = {"rule": rule.rule, "message": rule.message}
+    if rule.found and rule.found.cel:
+        ending = json.dumps(f"; {rule.message}", ensure_ascii=False)
+        entry["messageExpression"] = f"'found ' + {rule.found.cel} + {ending}"
     if rule.field_path:
         entry["fieldPath"] = rule.field_path
     if rule.reason != "FieldValueInvalid":
@@ -93,30 +98,30 @@ def _rule(rule: Rule) -> Schema:
     return entry
 
 
-def _key_rule(schema: Mapping[str, Any], pattern: str | None) -> Schema:
+def _key_rule(names: Mapping[str, Any]) -> Schema:
     """Return the rule that bounds the keys of a map, which a structural schema cannot."""
-    names = schema.get("propertyNames", {})
     shortest, longest = names.get("minLength", 0), names["maxLength"]
     checks = [f"size(k) >= {shortest}"] if shortest else []
     checks.append(f"size(k) <= {longest}")
     message = f"keys have {shortest} to {longest} characters"
-    if pattern:
-        checks.append(f"k.matches(r'{pattern}')")
-        message += f" and match {pattern}"
+    if form := names.get(forms.KEYWORD):
+        checks.append(f"k.matches(r'{form['pattern']}')")
+        message += f"; each is {form['words']}"
     return {"rule": f"self.all(k, {' && '.join(checks)})", "message": message}
 
 
 def _map(source: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
     patterns: Mapping[str, Any] = source.get("patternProperties", {})
-    result: Schema = {}
+    names: Mapping[str, Any] = source.get("propertyNames", {})
     if patterns:
         ((pattern, values),) = patterns.items()
-        result["additionalProperties"] = structural(values, definitions)
+        names = {**names, forms.KEYWORD: {"pattern": pattern, "words": f"matching {pattern}"}}
     else:
-        pattern = None
-        result["additionalProperties"] = structural(source["additionalProperties"], definitions)
-    result[_RULES] = [*source.get(_RULES, ()), _key_rule(source, pattern)]
-    return result
+        values = source["additionalProperties"]
+    return {
+        "additionalProperties": structural(values, definitions),
+        _RULES: [*source.get(_RULES, ()), _key_rule(names)],
+    }
 
 
 def structural(source: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
@@ -132,7 +137,7 @@ def structural(source: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sch
     if "$ref" in source:
         target = definitions[source["$ref"].removeprefix("#/$defs/")]
         return structural({**target, **{key: value for key, value in source.items() if key != "$ref"}}, definitions)
-    if unknown := set(source) - {*_COPIED, *_HANDLED, *_MAP_KEYS}:
+    if unknown := set(source) - {*_COPIED, *_HANDLED, *_MAP_KEYS, forms.KEYWORD}:
         raise ValueError(f"{', '.join(sorted(unknown))}: a structural schema has no such word: {dict(source)}")
 
     result: Schema = {word: source[word] for word in _COPIED if word in source}
@@ -151,7 +156,10 @@ def structural(source: Mapping[str, Any], definitions: Mapping[str, Any]) -> Sch
             }
         case "object":
             result |= _map(source, definitions)
-    if result.get("x-kubernetes-int-or-string"):
+    either = bool(result.get("x-kubernetes-int-or-string"))
+    if forms.KEYWORD in source:
+        result[_RULES] = [*result.get(_RULES, ()), forms.form_rule(source[forms.KEYWORD], or_integer=either)]
+    if either:
         del result["type"]
         result["anyOf"] = [{"type": "integer"}, {"type": "string"}]
     return result

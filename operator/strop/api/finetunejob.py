@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from strop.api.base import (
     CpuQuantity,
     DnsLabel,
     DnsName,
+    Found,
     ImageReference,
     LocalReference,
     MemoryQuantity,
@@ -29,20 +30,35 @@ from strop.api.base import (
     StatusModel,
     Timestamp,
 )
-from strop_trainer.plan import DistributedStrategy, MethodType, OnnxPrecision, Task
+from strop.api.forms import Form, data_source_hint, model_source_hint, name_hint, size_hint
+from strop_trainer.plan import METRICS, DistributedStrategy, MethodType, OnnxPrecision, Task, TaskMetrics
 
 _HUB_NAME = r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+"
 # No user:password@ in front of the host: a job is no place for credentials.
 _HTTPS = r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[!-~]+"
 _CLAIM_PATH = rf"pvc://{DNS_NAME}/[!-~]+"
-MODEL_SOURCE = rf"^(hf://{_HUB_NAME}|{_CLAIM_PATH}|{_HTTPS})$"
-DATA_SOURCE = rf"^(configmap://{DNS_NAME}/[-._a-zA-Z0-9]+|{_CLAIM_PATH}|hf://datasets/{_HUB_NAME}/[!-~]+|{_HTTPS})$"
+MODEL_SOURCE = Form(
+    rf"hf://{_HUB_NAME}|{_CLAIM_PATH}|{_HTTPS}",
+    "hf://owner/name, pvc://claim/path or https://host/archive.tar.gz",
+    model_source_hint,
+)
+DATA_SOURCE = Form(
+    rf"configmap://{DNS_NAME}/[-._a-zA-Z0-9]+|{_CLAIM_PATH}|hf://datasets/{_HUB_NAME}/[!-~]+|{_HTTPS}",
+    "configmap://name/key, pvc://claim/path, hf://datasets/owner/name/path or https://host/file",
+    data_source_hint,
+)
 
 JOB_NAME_LENGTH = 50
 """Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""
 
 SUPPORTED_TASKS: tuple[Task, ...] = ("chat",)
 """What this version trains. The schema holds all that v1alpha1 will; admission refuses the rest in words."""
+SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "task": SUPPORTED_TASKS,
+    "dataset.format": ("auto", "jsonl"),
+    "training.precision": ("bf16", "fp32"),
+}
+"""Field of the spec → the values of its enumeration that this version can do."""
 
 LORA_METHODS: tuple[MethodType, ...] = ("lora", "qlora", "dora")
 PROMPT_METHODS: tuple[MethodType, ...] = ("prompt-tuning", "prefix-tuning", "p-tuning")
@@ -94,7 +110,7 @@ class ModelSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = _SOURCE_RULES
 
-    source: Annotated[str, Field(min_length=1, max_length=1024, pattern=MODEL_SOURCE)] = Field(
+    source: Annotated[str, Field(min_length=1, max_length=1024), MODEL_SOURCE] = Field(
         description="Where the base model's Hugging Face folder is: hf://owner/name, pvc://claim/path, "
         "or https://… (a .tar.gz of the folder). Weights must be safetensors.",
     )
@@ -104,7 +120,13 @@ class ModelSpec(ApiModel):
     sha256: Sha256 | None = Field(default=None, description="Hash of an https:// archive, in hex.")
     parameters: (
         Annotated[
-            str, Field(min_length=2, max_length=16, pattern=r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)[MB]$")
+            str,
+            Field(min_length=2, max_length=16),
+            Form(
+                r"([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)[MB]",
+                "a number with M or B, such as 135M or 8B",
+                size_hint,
+            ),
         ]
         | None
     ) = Field(
@@ -118,15 +140,21 @@ class DataSource(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = _SOURCE_RULES
 
-    source: Annotated[str, Field(min_length=1, max_length=1024, pattern=DATA_SOURCE)] = Field(
+    source: Annotated[str, Field(min_length=1, max_length=1024), DATA_SOURCE] = Field(
         description="configmap://name/key (small data), pvc://claim/path, hf://datasets/owner/name/path or https://….",
     )
     revision: Revision | None = Field(default=None, description="Commit, tag or branch of an hf:// source.")
     sha256: Sha256 | None = Field(default=None, description="Hash of the file, in hex; required for https://.")
 
 
-ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f]+$")]
-ModuleName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
+ColumnName = Annotated[
+    str, Field(min_length=1, max_length=128), Form(r"[^\x00-\x1f]+", "text without control characters")
+]
+ModuleName = Annotated[
+    str,
+    Field(min_length=1, max_length=128),
+    Form(r"[A-Za-z0-9_.-]+", "the name of a layer, such as q_proj: letters, digits, '-', '_' and '.'"),
+]
 
 
 class DatasetSpec(ApiModel):
@@ -361,6 +389,7 @@ class ComputeSpec(ApiModel):
 
 
 MetricBound = Annotated[float, Field(ge=-1e9, le=1e9)]
+METRICS_IN_WORDS = "; ".join(f"{task}: {', '.join(METRICS[task].names)}" for task in SUPPORTED_TASKS)
 
 
 class EvaluationSpec(ApiModel):
@@ -380,11 +409,13 @@ class EvaluationSpec(ApiModel):
     )
     minimum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
-        description="Metric → lowest value with which the result may be published, such as exact_match: 0.8.",
+        description="Metric → lowest value with which the result may be published, such as exact_match: 0.8. "
+        f"Metrics of {METRICS_IN_WORDS}.",
     )
     maximum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
-        description="Metric → highest value with which the result may be published, such as eval_loss: 1.2.",
+        description="Metric → highest value with which the result may be published, such as eval_loss: 1.2. "
+        f"Metrics of {METRICS_IN_WORDS}.",
     )
 
 
@@ -422,7 +453,15 @@ class OnnxSpec(ApiModel):
     )
 
 
-Alias = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+Alias = Annotated[
+    str,
+    Field(min_length=1, max_length=63),
+    Form(
+        r"[a-z]([-a-z0-9]*[a-z0-9])?",
+        "lower-case letters, digits and '-', beginning with a letter, ending with a letter or digit",
+        name_hint,
+    ),
+]
 """Starts with a letter: a whole number is a version."""
 
 
@@ -465,17 +504,36 @@ def _one_process(self: FineTuneJobSpec) -> bool:
     )
 
 
-def _not_yet(rule: str, message: str, field_path: str, check: Callable[[Any], bool]) -> Rule:
-    return Rule(rule, f"this version of Strop {message}", field_path, "FieldValueForbidden", check)
+def _not_yet(
+    rule: str, message: str, field_path: str, check: Callable[[Any], bool], found: Found | None = None
+) -> Rule:
+    return Rule(rule, f"this version of Strop {message}", field_path, "FieldValueForbidden", check, found)
+
+
+def _value_at(model: Any, path: str) -> Any:
+    """Return the value of a field, such as `method.type`; None where something on the way is left out."""
+    for step in path.split("."):
+        if model is None:
+            return None
+        model = getattr(model, step)
+    return model
+
+
+def _supported(path: str, words: str) -> Rule:
+    """Return the rule that a field has one of the values that this version can do."""
+    allowed, steps = SUPPORTED[path], path.split(".")
+    left_out = "".join(f"!has(self.{'.'.join(steps[:length])}) || " for length in range(1, len(steps) + 1))
+    return _not_yet(
+        f"{left_out}self.{path} in {_quoted(allowed)}",
+        words.format(", ".join(allowed)),
+        f".{path}",
+        lambda self: _value_at(self, path) in (None, *allowed),
+        Found(f"self.{path}", lambda self: str(_value_at(self, path))),
+    )
 
 
 NOT_YET: tuple[Rule, ...] = (
-    _not_yet(
-        f"self.task in {_quoted(SUPPORTED_TASKS)}",
-        f"trains {', '.join(SUPPORTED_TASKS)}; the other tasks are not there yet",
-        ".task",
-        lambda self: self.task in SUPPORTED_TASKS,
-    ),
+    _supported("task", "trains {}; other tasks are not there yet"),
     _not_yet(
         "!has(self.distributed) || ((!has(self.distributed.nodes) || self.distributed.nodes == 1) && "
         "(!has(self.distributed.processesPerNode) || self.distributed.processesPerNode == 1) && "
@@ -484,24 +542,14 @@ NOT_YET: tuple[Rule, ...] = (
         ".distributed",
         _one_process,
     ),
-    _not_yet(
-        "self.dataset.format in ['auto', 'jsonl']",
-        "reads jsonl; the other formats are not there yet",
-        ".dataset.format",
-        lambda self: self.dataset.format in ("auto", "jsonl"),
-    ),
+    _supported("dataset.format", "reads {}; other formats are not there yet"),
     _not_yet(
         "!has(self.dataset.columns)",
         "trains chat, whose rows have no columns to map",
         ".dataset.columns",
         lambda self: self.dataset.columns is None,
     ),
-    _not_yet(
-        "!has(self.training) || !has(self.training.precision) || self.training.precision in ['bf16', 'fp32']",
-        "trains in bf16 or fp32",
-        ".training.precision",
-        lambda self: self.training is None or self.training.precision in (None, "bf16", "fp32"),
-    ),
+    _supported("training.precision", "trains in {}; other precisions are not there yet"),
 )
 """What the schema holds already and this version cannot do."""
 
@@ -562,6 +610,47 @@ METHOD_RULES: tuple[Rule, ...] = (
 )
 """What a method asks of the other parts of a job."""
 
+
+def _gates(self: FineTuneJobSpec, bound: str) -> list[str]:
+    return list((getattr(self.evaluation, bound) if self.evaluation else None) or {})
+
+
+def _generates(self: FineTuneJobSpec) -> bool:
+    return self.evaluation is None or self.evaluation.generate_rows != 0
+
+
+def _metric_rules(task: Task, metrics: TaskMetrics, bound: Literal["minimum", "maximum"]) -> Iterator[Rule]:
+    """Yield the rules that gates name what is measured for a task, and what is measured in this job."""
+    gates = f"self.evaluation.{bound}"
+    left_out = f"self.task != '{task}' || !has(self.evaluation) || !has({gates}) || "
+    known, generated = set(metrics.names), set(metrics.generated)
+    yield Rule(
+        f"{left_out}{gates}.all(name, name in {_quoted(metrics.names)})",
+        f"{task} is measured by {', '.join(metrics.names)}",
+        f".evaluation.{bound}",
+        check=lambda self: self.task != task or known.issuperset(_gates(self, bound)),
+        found=Found(
+            None,
+            lambda self: ", ".join(name for name in _gates(self, bound) if name not in known),
+        ),
+    )
+    if generated:
+        yield Rule(
+            f"{left_out}!has(self.evaluation.generateRows) || self.evaluation.generateRows > 0 || "
+            f"!{gates}.exists(name, name in {_quoted(metrics.generated)})",
+            f"must be at least 1 for {', '.join(metrics.generated)} in evaluation.{bound}: {task} measures it on "
+            "generated answers",
+            ".evaluation.generateRows",
+            check=lambda self: self.task != task or _generates(self) or generated.isdisjoint(_gates(self, bound)),
+        )
+
+
+_BOUNDS: Final[tuple[Literal["minimum", "maximum"], ...]] = ("minimum", "maximum")
+METRIC_RULES: tuple[Rule, ...] = tuple(
+    rule for task in SUPPORTED_TASKS for bound in _BOUNDS for rule in _metric_rules(task, METRICS[task], bound)
+)
+"""What the gates of `evaluation` may name."""
+
 _FIXED = "fixed once the job is created; delete the job, or give a new one another name"
 _FIXED_REQUIRED = ("task", "model", "dataset", "method", "compute", "backoffLimit")
 _FIXED_OPTIONAL = ("training", "distributed", "evaluation", "checkpoint", "output", "credentials")
@@ -582,9 +671,9 @@ _IMMUTABLE: tuple[Rule, ...] = (
 class FineTuneJobSpec(ApiModel):
     """A fine-tuning job. Fixed once created, but for suspend, activeDeadlineSeconds and ttlSecondsAfterFinished."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, *METHOD_RULES, *_IMMUTABLE)
+    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, *METHOD_RULES, *METRIC_RULES, *_IMMUTABLE)
 
-    task: Task = Field(description="What the model learns to do. This version trains: chat.")
+    task: Task = Field(description=f"What the model learns to do. This version trains: {', '.join(SUPPORTED_TASKS)}.")
     model: ModelSpec = Field(description="The base model.")
     dataset: DatasetSpec = Field(description="The rows.")
     method: MethodSpec = Field(default_factory=MethodSpec, description="How the model is tuned. Left out: lora.")

@@ -11,8 +11,10 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from strop.api.base import Resource
+from strop.api import forms
+from strop.api.base import BrokenRulesError, Resource
 from strop.api.crdgen import definition
+from strop.api.finetunejob import SUPPORTED
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -24,9 +26,10 @@ _TYPES: Final = {
     "array": "a list",
     "object": "an object",
 }
-_SHOWN_PATTERN: Final = 50
 _NUMBER: Final = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-_NEXT_RULE: Final = re.compile(r"; (?=[A-Za-z][A-Za-z0-9.]*: )")
+_ALLOWED: Final = "allowed: "
+_INSIDE: Final = ("source", "type", "pool", "name")
+"""Fields that a lone text in place of an object was probably meant for."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +93,37 @@ def _problems(detail: Mapping[str, Any], schema: Mapping[str, Any], prefix: tupl
     path = _path((*prefix, *location))
     kind, found = detail["type"], detail["input"]
     if kind == "value_error":
-        return [_rule_problem(path, text) for text in _NEXT_RULE.split(str(detail["ctx"]["error"]))]
+        return _broken_rules(path, detail["ctx"]["error"])
     if kind == "extra_forbidden":
         return [Problem(path, _unknown(str(location[-1]), _at(schema, location[:-1])))]
     field = _at(schema, location)
     if kind == "missing":
         return [Problem(path, f"missing: {field.get('description', 'required').partition('. ')[0].rstrip('.')}")]
-    if kind == "literal_error" and "enum" not in field:
+    if kind == "literal_error" and "enum" not in field:  # apiVersion and kind
         allowed = detail["ctx"]["expected"].replace("'", "")
         return [Problem(path, f"found {_shown(found)}, allowed: {allowed}")]
     if location[-1:] == ("[key]",):
         return [Problem(path, f"found {_shown(found)}, allowed: keys {_key_form(detail)}")]
+    if "enum" in field:
+        return [Problem(path, _not_in_enumeration(found, field["enum"], path))]
+    if kind == forms.ERROR:
+        return [Problem(path, detail["msg"])]
     return [Problem(path, f"found {_shown(found)}, allowed: {_allowed(field) or detail['msg']}{_hint(found, field)}")]
 
 
-def _rule_problem(path: str, text: str) -> Problem:
-    field, colon, message = text.partition(": ")
-    if not colon or " " in field:
-        return Problem(path, text)
-    return Problem(f"{path}.{field}" if path else field, message)
+def _broken_rules(path: str, error: Exception) -> list[Problem]:
+    if not isinstance(error, BrokenRulesError):
+        return [Problem(path, str(error))]
+    return [Problem(".".join(part for part in (path, each.field) if part), each.message) for each in error.violations]
+
+
+def _not_in_enumeration(found: Any, values: Sequence[str], path: str) -> str:
+    """Return what this version can do, without the values that the schema holds and the next check would refuse."""
+    supported = SUPPORTED.get(path.removeprefix("spec."), values)
+    scope = "" if set(supported) == set(values) else " (this version)"
+    near = difflib.get_close_matches(str(found).lower(), supported, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"found {_shown(found)}, allowed: {', '.join(supported)}{scope}{hint}"
 
 
 def _unknown(name: str, parent: Mapping[str, Any]) -> str:
@@ -133,21 +148,27 @@ def _at(schema: Mapping[str, Any], location: Sequence[int | str]) -> Mapping[str
 
 
 def _key_form(detail: Mapping[str, Any]) -> str:
-    pattern = detail.get("ctx", {}).get("pattern")
-    return f"matching {pattern}" if pattern else str(detail["msg"])
+    context = detail.get("ctx", {})
+    if words := context.get("words"):
+        return f"that are {words}"
+    low, high = context.get("min_length"), context.get("max_length")
+    return f"of {low} or more characters" if low is not None else f"of up to {high} characters"
 
 
 def _allowed(field: Mapping[str, Any]) -> str:
-    if "enum" in field:
-        return ", ".join(str(value) for value in field["enum"])
+    if form := _form(field):
+        length = f", up to {field['maxLength']} characters" if "maxLength" in field else ""
+        return form + length
     kind = _TYPES.get(field.get("type", ""), "")
     if bounds := _bounds(field):
         return f"{kind}{' of' if field['type'] == 'array' else ','} {bounds}"
-    words = field.get("description", "").rstrip(".")
-    pattern = field.get("pattern", "")
-    if pattern and (len(pattern) <= _SHOWN_PATTERN or not words):
-        return f"text matching {pattern}" + (f" ({words})" if words else "")
-    return words if pattern else kind or words
+    return kind or field.get("description", "").rstrip(".")
+
+
+def _form(field: Mapping[str, Any]) -> str:
+    """Return what a text must look like, in the words of its rule."""
+    messages = [rule["message"] for rule in field.get("x-kubernetes-validations", ()) if field.get("type") != "object"]
+    return next((text.removeprefix(_ALLOWED) for text in messages if text.startswith(_ALLOWED)), "")
 
 
 def _bounds(field: Mapping[str, Any]) -> str:
@@ -172,11 +193,28 @@ def _bounds(field: Mapping[str, Any]) -> str:
 
 
 def _hint(found: Any, field: Mapping[str, Any]) -> str:
-    if isinstance(found, str) and field.get("type") in {"integer", "number"} and _NUMBER.fullmatch(found):
+    kind = field.get("type")
+    if isinstance(found, str) and kind in {"integer", "number"} and _NUMBER.fullmatch(found):
         return "; it is text here: write it without quotes"
-    if isinstance(found, bool | int | float) and field.get("type") == "string":
+    if isinstance(found, bool | int | float) and kind == "string":
+        if isinstance(found, int) and "8Gi" in _form(field):
+            return f"; it needs a unit, such as {found}Gi"
         return "; it is no text here: write it in quotes"
+    if kind in {"object", "array"} and (example := _wrapped(found, field)):
+        return f"; did you mean {example}?"
     return ""
+
+
+def _wrapped(found: Any, field: Mapping[str, Any]) -> str:
+    """Return what a lone value was probably meant as, in YAML, where an object or a list is expected."""
+    if field["type"] == "array":
+        items = field["items"]
+        if isinstance(found, Mapping) and items.get("type") == "object":
+            return "a list with it, [{…}]"
+        inner = _wrapped(found, items) if items.get("type") == "object" else found if isinstance(found, str) else ""
+        return f"[{inner}]" if inner else ""
+    inside = next((name for name in _INSIDE if name in field.get("properties", {})), None)
+    return f"{{{inside}: {found}}}" if inside and isinstance(found, str) else ""
 
 
 def _shown(found: Any) -> str:
