@@ -51,6 +51,19 @@ class TaskMetrics:
 
 METRICS: Final[Mapping[Task, TaskMetrics]] = {
     "chat": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match",)),
+    "instruction": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match",)),
+    "text-generation": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy")),
+    "translation": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("bleu", "chrf")),
+    "summarization": TaskMetrics(
+        held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("rouge1", "rouge2", "rougeL")
+    ),
+    "question-answering": TaskMetrics(
+        held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match", "f1")
+    ),
+    "text-classification": TaskMetrics(
+        held_out=("eval_loss", "accuracy", "f1", "mcc", "exact_match", "f1_micro"),
+    ),
+    "token-classification": TaskMetrics(held_out=("eval_loss", "precision", "recall", "f1", "accuracy")),
 }
 """Task → its metrics. Admission, the planner and the trainer read it here; every task that is trained has a line."""
 

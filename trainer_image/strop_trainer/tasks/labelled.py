@@ -1,0 +1,216 @@
+"""What the tasks share whose answer is a label or a place in the text, and no text of the model's own.
+
+Legend: R rows of a pass, L tokens of its longest row, C labels, N values that the loss counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from strop_trainer.batches import Batch
+from strop_trainer.errors import bad_data
+from strop_trainer.plan import DatasetPlan
+from strop_trainer.sources import RowFile
+from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
+from strop_trainer.tasks.files import Check, Columns, Problems, check_columns
+from strop_trainer.tasks.rows import RowRules, assemble, not_empty, read_rows, split
+
+Outputs = tuple[Any, ...]
+"""What a model puts out for one row, without padding: one float32 array an output."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a task, in the order of the model's outputs."""
+
+    names: tuple[str, ...]
+    several: bool = False
+    """Whether a row may have any number of them (multi-label)."""
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Name → place among the outputs."""
+        return {name: place for place, name in enumerate(self.names)}
+
+
+@dataclass(frozen=True)
+class LabelledExample(Example):
+    """One row, or one window of a long row, as tokens with its label.
+
+    `targets` is empty: what counts is the label.
+    """
+
+    label: Any = None
+    """A label's number; a list of 0 and 1, one a label; a list of (token, label's number); or (first, last) token."""
+    segments: list[int] = field(default_factory=list)
+    """Which of two texts a token is of; empty where the model takes no such input."""
+    row: int = 0
+    """Index of the row among those that were encoded."""
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """Tokens and what they stand for, where an answer is a place: (token, word), or (token's first, last character)."""
+    count: int = 1
+    """Values that the loss counts."""
+
+    @property
+    def target_count(self) -> int:
+        """Values that the loss counts."""
+        return self.count
+
+
+class LabelledTask(Protocol):
+    """A task whose model puts out one number a label, or a token."""
+
+    name: str
+    needs_chat_template: bool
+    metrics: tuple[str, ...]
+    auto_class: str
+    """The class of transformers that loads a model for it."""
+    peft_type: str
+    outputs: tuple[str, ...]
+    """Names of what the model puts out."""
+
+    def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
+        """Check all rows and hold some out. Needs no tokenizer and no torch."""
+        ...
+
+    def labels(self, train: Sequence[bytes]) -> Labels:
+        """Collect the labels of the training rows, sorted."""
+        ...
+
+    def measured(self, labels: Labels) -> tuple[str, ...]:
+        """Return the names of the metrics that these labels have."""
+        ...
+
+    def tokenize(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
+        """Turn rows into tokens with labels; the examples are in the order of the rows."""
+        ...
+
+    def batch_labels(self, examples: Sequence[LabelledExample], longest: int) -> tuple[Any, Any]:
+        """Return `Batch.labels` and `Batch.select` of a pass."""
+        ...
+
+    def loss(self, outputs: Outputs, batch: Batch, labels: Labels) -> Any:
+        """Return the loss of a pass, summed over its targets, in nats."""
+        ...
+
+    def predict(
+        self, outputs: Sequence[Outputs], examples: Sequence[LabelledExample], rows: Sequence[bytes], labels: Labels
+    ) -> list[Any]:
+        """Return what each row's outputs say."""
+        ...
+
+    def measure(self, predicted: Sequence[Any], rows: Sequence[bytes], labels: Labels) -> dict[str, float]:
+        """Compare what was predicted with the rows."""
+        ...
+
+    def baseline(self, train: Sequence[bytes], rows: Sequence[bytes], labels: Labels) -> dict[str, float]:
+        """Measure what always giving the most frequent answer would reach; empty where there is no such answer."""
+        ...
+
+    def show(self, row: bytes, predicted: Any | None = None) -> tuple[str, str]:
+        """Return a row's text, and its answer (or the predicted one), for a report."""
+        ...
+
+
+class LabelledBase:
+    """What such a task has of the general one: it is never asked to answer in words."""
+
+    needs_chat_template = False
+
+    def encode(self, rows: Sequence[bytes], tokenizer: Any, max_length: int) -> Encoded:
+        """Raise: such rows have no meaning without their labels."""
+        raise NotImplementedError
+
+    def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
+        """Return none."""
+        del rows, tokenizer, max_length, count
+        return []
+
+    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Return nothing: no answer is generated."""
+        del answers, references
+        return {}
+
+
+def read_labelled(
+    rules: RowRules,
+    held_check: Callable[[list[bytes]], Check],
+    labels_of: Callable[[bytes], Iterable[str]],
+    files: tuple[Sequence[RowFile], Sequence[RowFile]],
+    plan: tuple[DatasetPlan, int],
+) -> Dataset:
+    """Read and check all rows; what is held out has no label that the training rows lack.
+
+    Args:
+        rules: how the task reads its training rows.
+        held_check: training rows → check of a held-out row, which knows their labels.
+        labels_of: labels of a row in its normal form.
+        files: of training and of held-out rows; where there are none of the second, some of the first are held out.
+        plan: the dataset's, and the seed of the split.
+
+    Raises:
+        TrainerError: wrong rows (exit 65), or a format or column that the task does not read (78).
+    """
+    (train, validation), (dataset, seed) = files, plan
+    check_columns(rules.columns, dataset, rules.task)
+    problems = Problems()
+    rows = read_rows(train, rules, dataset, problems, dataset.max_rows)
+    problems.raise_if_any()
+    not_empty(rows, train, "train")
+    if validation:
+        held_rules = RowRules(rules.task, rules.columns, held_check(rows), rules.prompt)
+        held = read_rows(validation, held_rules, dataset, problems)
+        problems.raise_if_any()
+        not_empty(held, validation, "validation")
+    else:
+        rows, held = _only_known(*split(rows, dataset.validation_split, seed), labels_of)
+    return assemble(rows, held, [*train, *validation], rules.prompt)
+
+
+def _only_known(
+    train: list[bytes], held: list[bytes], labels_of: Callable[[bytes], Iterable[str]]
+) -> tuple[list[bytes], list[bytes]]:
+    """Give rows back to training whose label would be in the held-out rows alone."""
+    known = {label for row in train for label in labels_of(row)}
+    kept = [row for row in held if known.issuperset(labels_of(row))]
+    if not kept:
+        raise bad_data(
+            "dataset: the rows that would be held out are the only ones of their labels; give more rows of each label, "
+            "a larger dataset.validationSplit, or dataset.validation"
+        )
+    return train + [row for row in held if not known.issuperset(labels_of(row))], kept
+
+
+def columns(*shapes: tuple[str, ...], optional: tuple[str, ...] = (), structured: tuple[str, ...] = ()) -> Columns:
+    """Return the columns of a task."""
+    return Columns(shapes, optional, frozenset(structured))
+
+
+def load(row: bytes) -> dict[str, Any]:
+    """Return a row in its normal form as an object."""
+    loaded: dict[str, Any] = json.loads(row)
+    return loaded
+
+
+def sort_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return labels in a stable order: whole numbers by value, else by code point."""
+    found = sorted(set(names))
+    return tuple(sorted(found, key=int) if all(_is_number(name) for name in found) else found)
+
+
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and name.isascii()
+
+
+def finite(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return metrics as plain numbers."""
+    return {name: float(value) if math.isfinite(value) else math.nan for name, value in metrics.items()}
+
+
+def truncated(encodings: Sequence[Any]) -> int:
+    """Return how many rows lost tokens to the maximum length."""
+    return sum(bool(encoding.overflowing) for encoding in encodings)

@@ -1,0 +1,238 @@
+"""Text classification: a text, or a pair of texts, gets one label of several, or any number of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from strop_trainer.batches import Batch
+from strop_trainer.errors import bad_data
+from strop_trainer.plan import METRICS, DatasetPlan
+from strop_trainer.sources import RowFile
+from strop_trainer.tasks.base import Dataset, Encoded
+from strop_trainer.tasks.fields import field_of, shown, text_of
+from strop_trainer.tasks.files import Check, kind
+from strop_trainer.tasks.labelled import (
+    LabelledBase,
+    LabelledExample,
+    Labels,
+    Outputs,
+    columns,
+    finite,
+    load,
+    read_labelled,
+    sort_labels,
+    truncated,
+)
+from strop_trainer.tasks.rows import RowRules, normal_form
+
+ONE = ("eval_loss", "accuracy", "f1", "mcc")
+SEVERAL = ("eval_loss", "exact_match", "f1", "f1_micro")
+COLUMNS = columns(("text", "label"), ("text", "labels"), optional=("text_pair",), structured=("labels",))
+_SHOWN_LABELS = 8
+_WORDS = {"list": "a list of labels", "label": "one label each"}
+
+
+class TextClassificationTask(LabelledBase):
+    """One label a row, or a list of labels a row."""
+
+    name: Literal["text-classification"] = "text-classification"
+    metrics = METRICS["text-classification"].names
+    auto_class = "AutoModelForSequenceClassification"
+    peft_type = "SEQ_CLS"
+    outputs = ("logits",)
+
+    def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
+        """Check all rows and hold some out.
+
+        Raises:
+            TrainerError: wrong rows, held-out labels that were never seen, or too few rows for the labels (exit 65).
+        """
+        check = RowCheck()
+        rules = RowRules(self.name, COLUMNS, check, _prompt_of)
+        found = read_labelled(
+            rules, lambda rows: check.knowing(self.labels(rows)), _labels_of, (train, validation), (dataset, seed)
+        )
+        labels = self.labels(found.train)
+        if len(labels.names) < (1 if labels.several else 2):
+            raise bad_data(f"dataset.train: found only the label {', '.join(labels.names) or 'none'}, expected several")
+        if len(found.train) <= len(labels.names):
+            raise bad_data(
+                f"dataset.train: found {len(found.train)} rows and {len(labels.names)} labels, expected more rows than "
+                f"labels; is `label` the right column? Labels begin {', '.join(labels.names[:3])}"
+            )
+        return found
+
+    def labels(self, train: Sequence[bytes]) -> Labels:
+        """Collect the labels of the training rows, sorted."""
+        rows = [load(row) for row in train]
+        return Labels(sort_labels(name for row in rows for name in row["labels"]), bool(rows and rows[0]["several"]))
+
+    def measured(self, labels: Labels) -> tuple[str, ...]:
+        """Return the names of the metrics that these labels have."""
+        return SEVERAL if labels.several else ONE
+
+    def tokenize(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
+        """Turn rows into tokens; of what is longer, the end is lost, of a pair that of the longer text."""
+        loaded, ids = [load(row) for row in rows], labels.ids
+        texts = [row["text"] for row in loaded]
+        pairs = [row.get("text_pair", "") for row in loaded] if any("text_pair" in row for row in loaded) else None
+        found = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
+        segments = found.get("token_type_ids") or [[] for _ in rows]
+        encoded = Encoded([], truncated=truncated(found.encodings))
+        for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
+            numbers = [ids[name] for name in row["labels"]]
+            label: Any = [float(place in numbers) for place in range(len(ids))] if labels.several else numbers[0]
+            encoded.examples.append(
+                LabelledExample(
+                    tokens,
+                    [],
+                    label=label,
+                    segments=segments[index],
+                    row=index,
+                    count=len(ids) if labels.several else 1,
+                )
+            )
+        encoded.tokens = sum(len(example.input_ids) for example in encoded.examples)
+        encoded.target_tokens = len(rows)
+        return encoded
+
+    def batch_labels(self, examples: Sequence[LabelledExample], longest: int) -> tuple[Any, None]:
+        """Return (R,) numbers of labels, or (R, C) of 0 and 1."""
+        import torch  # noqa: PLC0415 - seconds, only where it is used
+
+        del longest
+        return torch.tensor([example.label for example in examples]), None
+
+    def loss(self, outputs: Outputs, batch: Batch, labels: Labels) -> Any:
+        """Return the cross-entropy; with several labels a row, that of each label by itself."""
+        from torch.nn import functional  # noqa: PLC0415
+
+        logits = outputs[0].float()
+        if labels.several:
+            return functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+        return functional.cross_entropy(logits, batch.labels, reduction="sum")
+
+    def predict(
+        self, outputs: Sequence[Outputs], examples: Sequence[LabelledExample], rows: Sequence[bytes], labels: Labels
+    ) -> list[list[str]]:
+        """Return each row's labels: the likeliest, or all that are likelier than not."""
+        del examples, rows
+        if labels.several:
+            return [[n for n, logit in zip(labels.names, found[0], strict=True) if logit > 0] for found in outputs]
+        return [[labels.names[int(found[0].argmax())]] for found in outputs]
+
+    def measure(self, predicted: Sequence[list[str]], rows: Sequence[bytes], labels: Labels) -> dict[str, float]:
+        """Return accuracy, f1 (the mean over the labels) and Matthews' correlation; or those of several labels."""
+        from sklearn import metrics  # noqa: PLC0415
+
+        ids = labels.ids
+        truth = [load(row)["labels"] for row in rows]
+        with warnings.catch_warnings():
+            # A label that none of the held-out rows has is no mistake.
+            warnings.simplefilter("ignore")
+            if labels.several:
+                each, given = (
+                    [[int(name in names) for name in labels.names] for names in part] for part in (truth, predicted)
+                )
+                return finite(
+                    {
+                        "exact_match": metrics.accuracy_score(each, given),
+                        "f1": metrics.f1_score(each, given, average="macro", zero_division=0),
+                        "f1_micro": metrics.f1_score(each, given, average="micro", zero_division=0),
+                    }
+                )
+            true, found = ([ids[names[0]] for names in part] for part in (truth, predicted))
+            return finite(
+                {
+                    "accuracy": metrics.accuracy_score(true, found),
+                    "f1": metrics.f1_score(true, found, average="macro", zero_division=0),
+                    "mcc": metrics.matthews_corrcoef(true, found),
+                }
+            )
+
+    def baseline(self, train: Sequence[bytes], rows: Sequence[bytes], labels: Labels) -> dict[str, float]:
+        """Measure what always giving the training rows' most frequent label (or set of labels) would reach."""
+        counts = Counter(tuple(load(row)["labels"]) for row in train)
+        most = min(counts, key=lambda names: (-counts[names], names))
+        return self.measure([list(most)] * len(rows), rows, labels)
+
+    def show(self, row: bytes, predicted: list[str] | None = None) -> tuple[str, str]:
+        """Return the text, and the labels."""
+        loaded = load(row)
+        names = loaded["labels"] if predicted is None else predicted
+        text = "\n".join(loaded[part] for part in ("text", "text_pair") if part in loaded)
+        return text, ", ".join(names) or "(no label)"
+
+
+class RowCheck:
+    """Check of a row that remembers what kind of label the rows before it had."""
+
+    def __init__(self) -> None:
+        self.shape: str | None = None
+        self.kind: str | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return text, labels and whether a row may have several.
+
+        Raises:
+            ValueError: field, found and expected of the first thing that is wrong.
+        """
+        checked: dict[str, Any] = {"text": text_of(field_of(row, "text"), "text")}
+        if row.get("text_pair") is not None:
+            checked["text_pair"] = text_of(row["text_pair"], "text_pair")
+        name = "labels" if "label" not in row and "labels" in row else "label"
+        value = field_of(row, name)
+        several = isinstance(value, list)
+        items = value if several else [value]
+        labels = [_label(item, f"{name}[{at}]" if several else name) for at, item in enumerate(items)]
+        kinds = {kind(item) for item in items}
+        if len(kinds) > 1:
+            raise ValueError(f"{name}: found {' and '.join(sorted(kinds))} in one list, expected one kind")
+        self._remember(name, "a list" if several else next(iter(kinds)), next(iter(kinds), None))
+        return {**checked, "labels": sorted(set(labels)), "several": several}
+
+    def _remember(self, name: str, shape: str, kind: str | None) -> None:
+        """Take over the kind of the first row; an empty list says nothing of the kind of its labels."""
+        of = "list" if shape == "a list" else "label"
+        found = shape if of == "list" else kind
+        if self.shape is not None and of != self.shape:
+            raise ValueError(f"{name}: found {found}, but the rows before have {_WORDS[self.shape]}")
+        self.shape = of
+        if kind is not None and self.kind is not None and kind != self.kind:
+            raise ValueError(f"{name}: found {kind}, but the labels before are of the kind {self.kind}")
+        self.kind = self.kind or kind
+
+    def knowing(self, labels: Labels) -> Check:
+        """Return the check of held-out rows, whose labels must be among those that are learnt."""
+        known = set(labels.names)
+
+        def check(row: dict[str, Any]) -> dict[str, Any]:
+            checked = self(row)
+            for label in checked["labels"]:
+                if label not in known:
+                    names = ", ".join(labels.names[:_SHOWN_LABELS]) + (", …" if len(known) > _SHOWN_LABELS else "")
+                    raise ValueError(f"label: found {shown(label)}, which no training row has; those have {names}")
+            return checked
+
+        return check
+
+
+def _label(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        hint = "; write true and false as text" if isinstance(value, bool) else ""
+        what = f"the number {value}" if isinstance(value, float) else kind(value)
+        raise ValueError(f"{name}: found {what}, expected text or a whole number{hint}")  # noqa: TRY004
+    return str(value) if isinstance(value, int) else text_of(value, name).strip()
+
+
+def _labels_of(row: bytes) -> list[str]:
+    labels: list[str] = load(row)["labels"]
+    return labels
+
+
+def _prompt_of(row: bytes) -> bytes:
+    loaded = load(row)
+    return normal_form([loaded["text"], loaded.get("text_pair", "")])
