@@ -9,7 +9,7 @@ from strop_trainer.plan import DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset
-from strop_trainer.tasks.chat import normalise
+from strop_trainer.tasks.overlap import normalise
 from strop_trainer.tasks.rows import split
 
 PLAN = DatasetPlan(train=[DataFile(source="pvc://data/rows.jsonl")])
@@ -55,7 +55,7 @@ def refused(tmp_path: Path, content: bytes, **more: bytes) -> str:
         ({"messages": [{"role": 3, "content": "x"}]}, "messages[0].role: found a number, expected a string"),
         (
             {"messages": [{"role": "bot", "content": "x"}]},
-            "messages[0].role: found 'bot', allowed: system, user, assistant",
+            "messages[0].role: found 'bot', allowed: system, user, assistant, tool",
         ),
         (row(answer=" \n"), "messages[1].content: empty, expected text"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content: found a list, expected a string"),
@@ -154,7 +154,7 @@ def test_at_least_one_row_is_held_out_and_one_is_left() -> None:
 def test_columns_and_formats_that_chat_does_not_read_are_refused_before_a_file_is_opened() -> None:
     gone = [RowFile("pvc://data/gone.jsonl", Path("/nowhere/gone.jsonl"))]
     for change, words in (
-        ({"columns": {"text": "body"}}, "dataset.columns.text: chat reads no such column, allowed: messages"),
+        ({"columns": {"text": "body"}}, "dataset.columns.text: chat reads no such column, allowed: messages, "),
         ({"format": "text"}, "dataset.format: found text, allowed for chat: auto, jsonl, csv, parquet"),
     ):
         with pytest.raises(TrainerError) as caught:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from strop_trainer.errors import bad_configuration
 from strop_trainer.tasks.base import Task
 from strop_trainer.tasks.chat import ChatTask
+from strop_trainer.tasks.prompted import prompted_tasks
+from strop_trainer.tasks.text_generation import TextGenerationTask
 
-TASKS: dict[str, Task] = {"chat": ChatTask()}
+_TASKS: tuple[Task, ...] = (ChatTask(), TextGenerationTask(), *prompted_tasks())
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
 
 def task_named(name: str) -> Task:

@@ -63,7 +63,7 @@ class Question:
     reference: str
     row_ids: list[int]
     """Prompt and reference answer as the model would have written it."""
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
     """The prompt as it is given to a chat template; empty where the task has none."""
 
 
@@ -78,6 +78,8 @@ class Encoded:
     """Rows with nothing left to learn after truncation."""
     tokens: int = 0
     target_tokens: int = 0
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of each sequence before it was truncated."""
     questions: list[Question] = field(default_factory=list)
 
 

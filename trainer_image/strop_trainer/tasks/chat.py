@@ -1,10 +1,8 @@
-"""Chat: JSONL rows with `messages`; the model learns what the assistant says, and nothing else."""
+"""Chat: rows that are conversations; the model learns what the assistant says, and nothing else."""
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise, takewhile
 from typing import Any
@@ -13,13 +11,9 @@ from strop_trainer.errors import bad_configuration, bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
-from strop_trainer.tasks.files import Columns, kind, shown_names
+from strop_trainer.tasks.conversations import COLUMNS, Messages, check_conversation
+from strop_trainer.tasks.overlap import exact_match
 from strop_trainer.tasks.rows import RowRules, read_dataset
-
-ROLES = ("system", "user", "assistant")
-MESSAGE_FIELDS = ("role", "content")
-
-Messages = list[dict[str, str]]
 
 
 class ChatTask:
@@ -45,7 +39,8 @@ class ChatTask:
             TrainerError: the chat template refuses a row (exit 65), or no row has a target left.
         """
         encoded = Encoded([])
-        for ids, targets in (found for row in rows for found in tokenize(json.loads(row)["messages"], tokenizer)):
+        for ids, targets in (found for row in rows for found in tokenize_row(json.loads(row), tokenizer)):
+            encoded.lengths.append(len(ids))
             encoded.truncated += len(ids) > max_length
             example = Example(ids[:max_length], targets[:max_length])
             if example.target_count == 0:
@@ -67,16 +62,17 @@ class ChatTask:
         for row in rows:
             if len(found) >= count:
                 break
-            messages = json.loads(row)["messages"]
+            loaded = json.loads(row)
+            messages, tools = loaded["messages"], loaded.get("tools")
             last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-            prompt = render(messages[:last], tokenizer, ask=True)
+            prompt = render(messages[:last], tokenizer, tools, ask=True)
             prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             if len(prompt_ids) >= max_length:
                 continue
-            row_ids, targets = tokenize(messages[: last + 1], tokenizer)[-1]
+            row_ids, targets = tokenize(messages[: last + 1], tokenizer, tools)[-1]
             row_ids = row_ids[: len(targets) - targets[::-1].index(True)]  # without what the template puts behind
             if row_ids[: len(prompt_ids)] != prompt_ids:
-                said = render(messages[: last + 1], tokenizer).rstrip().removeprefix(prompt)
+                said = render(messages[: last + 1], tokenizer, tools).rstrip().removeprefix(prompt)
                 row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
             asked = next(message["content"] for message in reversed(messages[:last]))
             found.append(Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length], messages[:last]))
@@ -84,75 +80,40 @@ class ChatTask:
 
     def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         """Return `exact_match`: the share of answers equal to their reference but for white space."""
-        if not references:
-            return {}
-        hits = sum(normalise(a) == normalise(r) for a, r in zip(answers, references, strict=True))
-        return {"exact_match": hits / len(references)}
+        return exact_match(answers, references) if references else {}
 
 
-def normalise(answer: str) -> str:
-    """Return an answer as it is compared: composed characters, single spaces, none at the ends."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", answer)).strip()
-
-
-def check_row(row: dict[str, Any]) -> dict[str, Messages]:
-    """Return the messages of a row.
-
-    Raises:
-        ValueError: field, found and expected of the first thing that is wrong.
-    """
-    if "messages" not in row:
-        raise ValueError(f"messages: missing; found {shown_names(list(row))}")
-    messages = row["messages"]
-    if not isinstance(messages, list):
-        raise ValueError(f"messages: found {kind(messages)}, expected a list")  # noqa: TRY004
-    if not messages:
-        raise ValueError("messages: empty, expected at least a user and an assistant message")
-    checked = [_check_message(f"messages[{index}]", message) for index, message in enumerate(messages)]
-    roles = [message["role"] for message in checked]
-    if "assistant" not in roles:
-        raise ValueError("messages: no assistant turn, so that there is nothing to learn")
-    if "system" in roles[1:]:
-        raise ValueError(f"messages[{roles.index('system', 1)}].role: found system, expected it first or not at all")
-    if "user" not in roles[: roles.index("assistant")]:
-        raise ValueError(
-            f"messages[{roles.index('assistant')}].role: found assistant, expected a user message before it"
-        )
-    return {"messages": checked}
-
-
-def _check_message(where: str, message: Any) -> dict[str, str]:
-    if not isinstance(message, dict):
-        raise ValueError(f"{where}: found {kind(message)}, expected an object with role and content")  # noqa: TRY004
-    for name in MESSAGE_FIELDS:
-        if name not in message:
-            raise ValueError(f"{where}.{name}: missing; found {shown_names(list(message))}")
-        if not isinstance(message[name], str):
-            raise ValueError(f"{where}.{name}: found {kind(message[name])}, expected a string")  # noqa: TRY004
-    if message["role"] not in ROLES:
-        raise ValueError(f"{where}.role: found {message['role'][:40]!r}, allowed: {', '.join(ROLES)}")
-    if not message["content"].strip():
-        raise ValueError(f"{where}.content: empty, expected text")
-    unknown = sorted(name for name, value in message.items() if name not in MESSAGE_FIELDS and value is not None)
-    if unknown:
-        raise ValueError(f"{where}.{unknown[0][:40]}: not known, allowed: {', '.join(MESSAGE_FIELDS)}")
-    return {name: message[name] for name in MESSAGE_FIELDS}
-
-
-def render(messages: Messages, tokenizer: Any, *, ask: bool = False) -> str:
+def render(messages: Messages, tokenizer: Any, tools: list[Any] | None = None, *, ask: bool = False) -> str:
     """Render a conversation by the model's template; `ask` opens the assistant's next turn.
 
     Raises:
         TrainerError: the template refuses it, such as a system message for a model that knows none.
     """
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask))
     except Exception as error:
         shown = json.dumps(messages, ensure_ascii=False)[:200]
         raise bad_data(f"dataset: the model's chat template refuses a row: {error}; the row begins {shown}") from error
 
 
-def tokenize(messages: Messages, tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
+def tokenize_row(row: dict[str, Any], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
+    """Return the tokens of a row in its normal form, as `tokenize` does.
+
+    Raises:
+        TrainerError: the row has tools, and the model's chat template leaves them out (exit 65).
+    """
+    messages, tools = row["messages"], row.get("tools")
+    names = [call["function"]["name"] for message in messages for call in message.get("tool_calls", ())]
+    names += [str(tool.get("function", tool).get("name", "")) for tool in tools or ()]
+    if names:
+        text = render(messages, tokenizer, tools)
+        lost = [name for name in names if name not in text]
+        if lost:
+            raise bad_data(f"dataset: a row has the tool {lost[0]!r}, which the model's chat template does not show")
+    return tokenize(messages, tokenizer, tools)
+
+
+def tokenize(messages: Messages, tokenizer: Any, tools: list[Any] | None = None) -> list[tuple[list[int], list[bool]]]:
     """Return the tokens of a conversation and which of them the assistant says, its end of turn included.
 
     What the assistant says is found in the rendered text: it is what a turn adds to the prompt that asks for it. White
@@ -163,18 +124,19 @@ def tokenize(messages: Messages, tokenizer: Any) -> list[tuple[list[int], list[b
         TrainerError: what was asked cannot be told from what was said.
     """
     turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    text = render(messages[: turns[-1] + 1], tokenizer)
+    text = render(messages[: turns[-1] + 1], tokenizer, tools)
     spans: list[tuple[int, int]] = []
     for turn in turns:
-        asked, said = render(messages[:turn], tokenizer, ask=True), render(messages[: turn + 1], tokenizer).rstrip()
+        asked = render(messages[:turn], tokenizer, tools, ask=True)
+        said = render(messages[: turn + 1], tokenizer, tools).rstrip()
         if not said.startswith(asked) or not text.startswith(said):
-            return [_last_turn(messages[: turn + 1], tokenizer) for turn in turns]
+            return [_last_turn(messages[: turn + 1], tokenizer, tools) for turn in turns]
         spans.append((len(asked), len(said)))
     return [_tokens(text, spans, tokenizer)]
 
 
-def _last_turn(messages: Messages, tokenizer: Any) -> tuple[list[int], list[bool]]:
-    text, asked = render(messages, tokenizer), render(messages[:-1], tokenizer, ask=True)
+def _last_turn(messages: Messages, tokenizer: Any, tools: list[Any] | None) -> tuple[list[int], list[bool]]:
+    text, asked = render(messages, tokenizer, tools), render(messages[:-1], tokenizer, tools, ask=True)
     # The prompt may open a part, such as a thinking block, that the finished turn does not have.
     begin = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, text, strict=False)))
     if messages[-1]["content"].strip() not in text[begin:]:
@@ -200,10 +162,11 @@ def _tokens(text: str, spans: Sequence[tuple[int, int]], tokenizer: Any) -> tupl
     return ids, targets
 
 
-def _prompt_of(row: bytes) -> bytes:
+def prompt_of(row: bytes) -> bytes:
+    """Return what the model is asked with: all before the last answer."""
     messages = json.loads(row)["messages"]
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     return json.dumps(messages[:last], ensure_ascii=False).encode()
 
 
-RULES = RowRules("chat", Columns((("messages",),), structured=frozenset({"messages"})), check_row, _prompt_of)
+RULES = RowRules("chat", COLUMNS, check_conversation, prompt_of)

@@ -437,8 +437,8 @@ def _parquet_rows(table: _Table) -> Iterator[Placed]:
 
     Numbers that stand for class names, as the `datasets` library writes them, are given as names.
     """
-    import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is used
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415 - only where it is used
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         with pq.ParquetFile(table.file.path, buffer_size=CHUNK, pre_buffer=False) as file:

@@ -1,0 +1,30 @@
+"""The chat template of models that bring none: Alpaca's headings, an answer ended by the end-of-text token.
+
+```
+### Instruction:
+<the prompt>
+
+### Response:
+<the answer><end of text>
+```
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+PLAIN_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '### Response:\\n' + message['content'] + eos_token + '\\n\\n' }}"
+    "{% else %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"
+)
+
+
+def give_template(tokenizer: Any) -> None:
+    """Give a tokenizer the plain template, where it has none of its own."""
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE

@@ -1,0 +1,216 @@
+"""Tasks of one prompt and its completion: instruction, translation, summarization, question answering.
+
+Each row becomes a message of the user and one of the assistant, so that a chat model is tuned the way it will be asked.
+The loss is on the completion alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from strop_trainer.plan import METRICS, DatasetPlan, Task
+from strop_trainer.sources import RowFile
+from strop_trainer.tasks.base import Dataset, Encoded, Question
+from strop_trainer.tasks.chat import ChatTask, prompt_of
+from strop_trainer.tasks.conversations import check_messages
+from strop_trainer.tasks.files import Check, Columns, kind, shown_names
+from strop_trainer.tasks.overlap import bleu_and_chrf, exact_match, rouge, squad
+from strop_trainer.tasks.plain_template import give_template
+from strop_trainer.tasks.rows import RowRules, read_dataset
+
+Score = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
+
+LANGUAGES: Final[Mapping[str, str]] = {
+    "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
+    "es": "Spanish", "et": "Estonian", "fa": "Persian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
+    "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
+    "lt": "Lithuanian", "lv": "Latvian", "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese",
+    "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish", "th": "Thai",
+    "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
+"""ISO 639-1 → the name in a prompt; other codes stand as they are."""
+
+
+class PromptedTask(ChatTask):
+    """One prompt, one completion."""
+
+    needs_chat_template = False
+
+    def __init__(self, name: Task, columns: Columns, check: Check, measure: Score) -> None:
+        self.name = name
+        self.metrics = METRICS[name].names
+        self._rules = RowRules(name, columns, check, prompt_of)
+        self._measure = measure
+
+    def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
+        """Check all rows and hold some out.
+
+        Raises:
+            TrainerError: wrong rows (exit 65); a column or a format that the task does not read (78).
+        """
+        return read_dataset(self._rules, train, validation, dataset, seed)
+
+    def encode(self, rows: Sequence[bytes], tokenizer: Any, max_length: int) -> Encoded:
+        """Turn rows into tokens by the model's chat template, else by the plain one."""
+        give_template(tokenizer)
+        return super().encode(rows, tokenizer, max_length)
+
+    def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
+        """Return the first rows whose prompt is shorter than the maximum length."""
+        give_template(tokenizer)
+        return super().questions(rows, tokenizer, max_length, count)
+
+    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        """Compare generated answers with the references."""
+        return self._measure(answers, references) if references else {}
+
+
+def text_in(row: Mapping[str, Any], name: str) -> str:
+    """Return a text that a row must have.
+
+    Raises:
+        ValueError: it is missing, no text, or empty.
+    """
+    value = row.get(name)
+    if value is None:
+        raise ValueError(f"{name}: missing; found {shown_names(list(row))}" if name not in row else f"{name}: null")
+    return _text(name, value)
+
+
+def text_or_none(row: Mapping[str, Any], name: str) -> str | None:
+    """Return a text that a row may have; None where it has none, or an empty one.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    value = row.get(name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return _text(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name}: empty, expected text")
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: found {kind(value)}, expected a string")  # noqa: TRY004 - one kind of error for users
+    if not value.strip():
+        raise ValueError(f"{name}: empty, expected text")
+    return value
+
+
+def pair(prompt: str, completion: str, system: str | None = None) -> dict[str, Any]:
+    """Return the normal form of a prompt and its completion."""
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    return {"messages": [{"role": "system", "content": system}, *messages] if system else messages}
+
+
+def check_instruction(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of prompt and completion (texts, or lists of messages), or of Alpaca's columns, as messages.
+
+    Raises:
+        ValueError: field, found and expected of the first thing that is wrong.
+    """
+    system = text_or_none(row, "system")
+    if isinstance(row.get("prompt"), list) or isinstance(row.get("completion"), list):
+        for name in ("prompt", "completion"):
+            if not isinstance(row.get(name), list):
+                found = kind(row.get(name))
+                raise ValueError(f"{name}: found {found}, expected a list of messages, as the other")  # noqa: TRY004
+        messages = check_messages("prompt + completion", [*row["prompt"], *row["completion"]])
+        if messages[-1]["role"] != "assistant":
+            raise ValueError(f"completion: ends with a message of {messages[-1]['role']}, expected assistant")
+        return {"messages": messages}
+    if "prompt" in row or "completion" in row:
+        return pair(text_in(row, "prompt"), text_in(row, "completion"), system)
+    if "instruction" not in row and "output" not in row:
+        raise ValueError(f"prompt: missing; found {shown_names(list(row))}, expected {INSTRUCTION.shown()}")
+    instruction, more = text_in(row, "instruction"), text_or_none(row, "input")
+    return pair(f"{instruction}\n\n{more}" if more else instruction, text_in(row, "output"), system)
+
+
+def check_translation(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of source and target, or of `translation` with a text a language, as messages.
+
+    Raises:
+        ValueError: field, found and expected of the first thing that is wrong.
+    """
+    if "source" in row or "target" in row or "translation" not in row:
+        source, target = text_in(row, "source"), text_in(row, "target")
+        languages = [text_or_none(row, f"{name}_language") for name in ("source", "target")]
+    else:
+        texts = row["translation"]
+        if not isinstance(texts, dict):
+            raise ValueError(f"translation: found {kind(texts)}, expected an object with a text a language")
+        texts = {name: text for name, text in texts.items() if text is not None}
+        if len(texts) != 2:  # noqa: PLR2004 - from one to the other
+            raise ValueError(f"translation: found {shown_names(list(texts))}, expected two languages")
+        languages = list(texts)
+        source, target = (_text(f"translation.{name}", text) for name, text in texts.items())
+    return pair(f"{_translate(*languages)}\n\n{source}", target)
+
+
+def _translate(source: str | None, target: str | None) -> str:
+    words = ["Translate"]
+    words += ["from", LANGUAGES.get(source, source)] if source else []
+    words += ["to", LANGUAGES.get(target, target)] if target else []
+    return " ".join(words) + ":"
+
+
+def check_summary(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of text and summary as messages.
+
+    Raises:
+        ValueError: field, found and expected of the first thing that is wrong.
+    """
+    return pair(f"Summarize:\n\n{text_in(row, 'text')}", text_in(row, "summary"))
+
+
+def check_question(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of question, answer and maybe a context as messages; of SQuAD's answers, the first.
+
+    Raises:
+        ValueError: field, found and expected of the first thing that is wrong.
+    """
+    question, context = text_in(row, "question"), text_or_none(row, "context")
+    if row.get("answer") is not None or "answers" not in row:
+        answer = text_in(row, "answer")
+    else:
+        answers = row["answers"]
+        texts = answers.get("text") if isinstance(answers, dict) else answers
+        if not isinstance(texts, list):
+            raise ValueError(f"answers: found {kind(answers)}, expected a list of texts, or SQuAD's object with text")
+        if not texts:
+            raise ValueError("answers: empty, expected at least one answer")
+        answer = _text("answers[0]", texts[0])
+    if context is None:
+        return pair(question, answer)
+    return pair(f"Answer the question by the text.\n\nText: {context}\n\nQuestion: {question}", answer)
+
+
+INSTRUCTION: Final = Columns(
+    (("prompt", "completion"), ("instruction", "output")),
+    optional=("input", "system"),
+    structured=frozenset({"prompt", "completion"}),
+)
+TRANSLATION: Final = Columns(
+    (("source", "target"), ("translation",)),
+    optional=("source_language", "target_language"),
+    structured=frozenset({"translation"}),
+)
+SUMMARIZATION: Final = Columns((("text", "summary"),))
+QUESTIONS: Final = Columns(
+    (("question", "answer"), ("question", "answers")), optional=("context",), structured=frozenset({"answers"})
+)
+
+
+def prompted_tasks() -> list[PromptedTask]:
+    """Return the tasks of this file."""
+    return [
+        PromptedTask("instruction", INSTRUCTION, check_instruction, exact_match),
+        PromptedTask("translation", TRANSLATION, check_translation, bleu_and_chrf),
+        PromptedTask("summarization", SUMMARIZATION, check_summary, rouge),
+        PromptedTask("question-answering", QUESTIONS, check_question, squad),
+    ]
