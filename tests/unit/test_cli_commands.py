@@ -88,9 +88,18 @@ def test_validate_says_what_is_wrong_on_the_error_stream(strop: Strop, tmp_path:
 
 
 def test_validate_refuses_a_file_without_a_resource_of_strop(strop: Strop, tmp_path: Path) -> None:
-    answer = strop("validate", write(tmp_path / "a.yaml", config_map()))
-    assert answer.code == 78
-    assert "no resource of strop.dev" in answer.err
+    file = write(tmp_path / "a.yaml", config_map())
+    answer = strop("validate", file)
+    assert (answer.code, answer.out) == (78, "")
+    assert answer.err == f"{file}: no resource of strop.dev in it (found ConfigMap)\n"
+
+
+def test_validate_counts_no_file_as_valid_that_has_nothing_to_check(strop: Strop, tmp_path: Path) -> None:
+    other = write(tmp_path / "rows.yaml", config_map())
+    job = write(tmp_path / "job.yaml", manifest_of())
+    answer = strop("validate", other, job)
+    assert (answer.code, answer.out) == (0, f"{job}: valid (1 resource)\n")
+    assert answer.err == f"note: {other}: no resource of strop.dev in it (found ConfigMap)\n"
 
 
 def test_validate_data_checks_the_rows(strop: Strop, tmp_path: Path) -> None:
@@ -127,10 +136,52 @@ def test_plan_as_json_is_the_plan_that_the_operator_makes(strop: Strop, tmp_path
 
 
 def test_plan_on_this_machine_has_the_same_digest_as_in_a_cluster(strop: Strop, tmp_path: Path) -> None:
-    here = load_plan(strop("plan", job_file(tmp_path, compute={"pool": "far-away"}), "-o", "json").out)
+    answer = strop("plan", job_file(tmp_path, compute={"pool": "far-away"}), "-o", "json")
+    here = load_plan(answer.out)
     there = resolve(Job.from_resource(manifest_of()), [Pool.from_resource(POOL)])
     assert here.digest == there.digest
     assert here.placement.pool == machine.NAME
+    assert answer.err == (
+        "note: team-a/job: spec.compute.pool: found far-away, but no ComputePool was given: planned for this machine; "
+        "give the pool with --pools FILE\n"
+    )
+
+
+def test_plan_does_not_speak_of_pools_where_the_job_names_none(strop: Strop, tmp_path: Path) -> None:
+    assert strop("plan", job_file(tmp_path)).err == ""
+    assert strop("plan", job_file(tmp_path, POOL, compute={"pool": "cpu"})).err == ""
+
+
+def test_pools_of_a_file_without_any_are_refused(strop: Strop, tmp_path: Path) -> None:
+    file = write(tmp_path / "pools.yaml", config_map())
+    answer = strop("plan", job_file(tmp_path), "--pools", file)
+    assert answer.code == 78
+    assert answer.err == f"--pools {file}: found ConfigMap, allowed: a file with ComputePools\n"
+    empty = tmp_path / "empty.yaml"
+    empty.touch()
+    assert "found no object" in strop("plan", job_file(tmp_path), "--pools", empty).err
+
+
+def test_a_file_of_jobs_and_pools_may_be_named_as_both(strop: Strop, tmp_path: Path) -> None:
+    file = job_file(tmp_path, POOL)
+    answer = strop("plan", file, "--pools", file, "-o", "json")
+    assert load_plan(answer.out).placement.pool == "cpu"
+
+
+def test_plan_says_what_there_is_where_no_job_is(strop: Strop, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", POOL, config_map(), config_map("more"))
+    answer = strop("plan", file)
+    assert answer.code == 78
+    assert answer.err == f"{file}: no FineTuneJob in it (found ComputePool, ConfigMap)\n"
+
+
+@pytest.mark.parametrize("command", [["plan", "none.yaml"], ["models"], ["logs", "job"]])
+def test_a_namespace_of_another_form_is_refused(strop: Strop, command: list[str]) -> None:
+    answer = strop(*command, "-n", "Bad_NS")
+    assert answer.code == 64
+    assert answer.err == (
+        "--namespace: found 'Bad_NS', allowed: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends\n"
+    )
 
 
 def test_plan_prints_every_automatic_value_with_its_reason(strop: Strop, tmp_path: Path) -> None:
@@ -347,7 +398,7 @@ def test_logs_without_kubectl_says_so(strop: Strop, monkeypatch) -> None:
     [
         (["nonsense"], "No such command 'nonsense'"),
         (["plan"], "Missing argument 'FILE'"),
-        (["plan", "a", "-o", "xml"], "'xml' is not one of"),
+        (["plan", "a", "-o", "yaml"], "--output: found 'yaml', allowed: text, json\n"),
         (["plan", "a", "--quick"], "No such option: --quick"),
     ],
 )
@@ -364,8 +415,9 @@ def test_version(strop: Strop) -> None:
 
 
 def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
-    file = job_file(tmp_path, POOL)
-    command = f"{sys.executable} -c 'from strop.cli.main import main; main()' plan {file} {file} -o json | head -1"
+    # More than a pipe holds.
+    file = write(tmp_path / "jobs.yaml", POOL, *(manifest_of(f"job-{number}") for number in range(40)))
+    command = f"{sys.executable} -c 'from strop.cli.main import main; main()' plan {file} -o json | head -1"
     answer = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert answer.stderr == ""
     assert answer.stdout == "{\n"

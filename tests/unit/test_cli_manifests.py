@@ -59,7 +59,7 @@ def test_binary_data_of_a_config_map_is_decoded(tmp_path: Path) -> None:
 
 def test_the_standard_input_is_a_file_named_dash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("apiVersion: strop.dev/v1alpha1\nkind: FineTuneJob\n"))
-    assert refusal("-").lines[0].startswith("-: metadata: missing")
+    assert refusal("-").lines[0].startswith("standard input: metadata: missing")
 
 
 def test_every_problem_of_every_file_is_a_line_with_its_file(tmp_path: Path) -> None:
@@ -120,7 +120,39 @@ def test_what_holds_no_object_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_control_character_is_refused_without_a_traceback(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_bytes(b"a: \x00\n")
-    assert refusal(file).exit_code == 78
+    assert refusal(file).lines == (f"{file}: found a control character, allowed: YAML or JSON, as text in UTF-8",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a:\n  b: 1\n c: 2\n", "line 3, column 2: the indentation does not fit the lines above"),
+        ("a:\n    b: 1\n      c: 2\n", "line 3, column 8: found ': ' where no value can start"),
+        ("a: text: more\n", "line 1, column 8: found ': ' where no value can start"),
+        ("a:\n\tb: 1\n", "line 2, column 1: found a tab, allowed: spaces"),
+        ("a: 1\nword\nb: 2\n", "the text before this place has no ': ' after its key"),
+    ],
+)
+def test_common_slips_are_told_in_plain_words(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert words in refusal(file).lines[0]
+
+
+def test_a_job_or_pool_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", manifest_of(), POOL, manifest_of(), POOL)
+    assert refusal(file).lines == (
+        f"{file}: FineTuneJob job: found a second job of this name in namespace team-a, allowed: one, since in a "
+        "cluster the last one would replace the others",
+        f"{file}: ComputePool cpu: found a second pool of this name, allowed: one, since in a "
+        "cluster the last one would replace the others",
+    )
+    assert len(loaded(tmp_path, manifest_of(), manifest_of(namespace="team-b")).jobs) == 2
+
+
+def test_a_job_in_a_namespace_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", manifest_of(namespace="Team_A"))
+    assert "FineTuneJob job: metadata.namespace: found Team_A, allowed: 1 to 63 of a-z" in refusal(file).lines[0]
 
 
 def test_a_file_that_cannot_be_read_is_missing_input(tmp_path: Path) -> None:
@@ -129,4 +161,5 @@ def test_a_file_that_cannot_be_read_is_missing_input(tmp_path: Path) -> None:
     assert "found a folder" in refusal(tmp_path).lines[0]
     binary = tmp_path / "b.yaml"
     binary.write_bytes(b"\xff\xfe\xfa")
-    assert "cannot be read" in refusal(binary).lines[0]
+    assert refusal(binary).lines == (f"{binary}: found a binary file, allowed: YAML or JSON, as text in UTF-8",)
+    assert refusal(binary).exit_code == 78

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from strop.api import names
 from strop.cli.data_check import check_rows
 from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
 from strop.cli.estimates import estimate_files
-from strop.cli.manifests import load
+from strop.cli.manifests import NAMESPACE_ALLOWED, Bundle, called, is_namespace, load
 from strop.cli.output import show_estimate, show_outcome, show_plan
 from strop.cli.planned import Planned, plan_files, plan_json
 from strop.cli.process import run_child
@@ -37,11 +38,25 @@ app: Final = typer.Typer(
 )
 
 _PIPE_WIDTH: Final = 160
+_NO_CHOICE: Final = re.compile(r"Invalid value for '(--[a-z-]+)'.*?: .*?('.*') is not one of (.*)\.")
+
+
+def _known_form(namespace: str | None) -> str | None:
+    if namespace is not None and not is_namespace(namespace):
+        raise CliError(USAGE, f"--namespace: found {namespace!r}, {NAMESPACE_ALLOWED}")
+    return namespace
+
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Manifests; - is the standard input.")]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of objects that name none. Left out: default."),
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="Namespace of objects that name none. Left out: default.",
+        callback=_known_form,
+    ),
 ]
 PoolFiles = Annotated[
     list[str] | None,
@@ -85,10 +100,15 @@ def validate(
 ) -> None:
     """Check manifests as the API server's admission does."""
     if not data:
-        count = load(files, namespace).count
-        if not count:
-            raise bad_configuration(f"{', '.join(files)}: no resource of {names.GROUP} in it")
-        typer.echo(f"{', '.join(files)}: valid ({count} resource{'s' if count > 1 else ''})")
+        bundle = load(files, namespace)
+        nothing = {file: _nothing_in(file, bundle) for file, count in bundle.checked.items() if not count}
+        if not bundle.count:
+            raise bad_configuration(*nothing.values())
+        for file, count in bundle.checked.items():
+            if count:
+                typer.echo(f"{called(file)}: valid ({count} resource{'s' if count > 1 else ''})")
+            else:
+                _note(nothing[file])
         return
     bundle, planned = plan_files(files, namespace=namespace)
     roots = Roots.of(os.environ, Path.home())
@@ -116,6 +136,11 @@ def plan(
     _, planned = plan_files(files, pools or [], namespace, job)
     console = _console()
     for item in planned:
+        if item.unheeded_pool:
+            _note(
+                f"{item.job.namespace}/{item.job.name}: spec.compute.pool: found {item.unheeded_pool}, but no "
+                "ComputePool was given: planned for this machine; give the pool with --pools FILE"
+            )
         if output == "json":
             typer.echo(plan_json(item.plan))
         else:
@@ -207,6 +232,15 @@ def logs(
     raise typer.Exit(subprocess.run([*command, *context.args], check=False).returncode)
 
 
+def _nothing_in(file: str, bundle: Bundle) -> str:
+    return f"{called(file)}: no resource of {names.GROUP} in it ({bundle.found_in([file])})"
+
+
+def _note(line: str) -> None:
+    """Say on the error stream what does not stop the command."""
+    typer.echo(f"note: {line}", err=True)
+
+
 def _console() -> Console:
     """Return a console that wraps for people, not for files and pipes."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -222,6 +256,12 @@ def _pairs(option: str, values: list[str] | None) -> dict[str, Path]:
     return result
 
 
+def _in_plain_words(message: str) -> str:
+    """Return the parser's message on a choice as all other messages here are: what was found, what is allowed."""
+    choice = _NO_CHOICE.fullmatch(message)
+    return f"{choice[1]}: found {choice[2]}, allowed: {choice[3].replace(chr(39), '')}" if choice else message
+
+
 def _program() -> str:
     return "kubectl strop" if Path(sys.argv[0]).name.startswith("kubectl") else "strop"
 
@@ -235,7 +275,7 @@ def main() -> None:
             typer.echo(line, err=True)
         code = error.exit_code
     except typer.TyperException as error:
-        typer.echo(error.format_message(), err=True)
+        typer.echo(_in_plain_words(error.format_message()), err=True)
         code = USAGE
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,18 @@ from strop_trainer.exit_codes import ExitCode
 KINDS: Final[dict[str, type[Resource]]] = {model.__name__: model for model in (FineTuneJob, ComputePool, ModelVersion)}
 _CONFIG_MAP_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _DOTS: Final = {".", ".."}
+_TEXT_ALLOWED: Final = "allowed: YAML or JSON, as text in UTF-8"
+_PLAIN_WORDS: Final = {
+    "expected <block end>": "the indentation does not fit the lines above: what belongs together starts in one column",
+    "mapping values are not allowed here": "found ': ' where no value can start: the line above is indented otherwise, "
+    "or a text with ': ' in it needs quotes",
+    "found character '\\t'": "found a tab, allowed: spaces, which YAML indents by",
+    "could not find expected ':'": "the text before this place has no ': ' after its key",
+}
+"""Start of a message of the parser → the same for people."""
+_ONE_OF_A_NAME: Final = "allowed: one, since in a cluster the last one would replace the others"
+NAMESPACE_ALLOWED: Final = "allowed: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass
@@ -37,15 +50,28 @@ class Bundle:
     pools: list[Pool] = field(default_factory=list)
     config_maps: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     """(namespace, name) → key → content."""
-    count: int = 0
-    """Resources of Strop that were checked."""
+    kinds: dict[str, Counter[str]] = field(default_factory=dict)
+    """File → kind → how many objects of it."""
+    checked: Counter[str] = field(default_factory=Counter)
+    """File → how many resources of Strop it holds."""
+
+    @property
+    def count(self) -> int:
+        """Resources of Strop that were checked."""
+        return self.checked.total()
+
+    def found_in(self, files: Iterable[str]) -> str:
+        """Return the kinds of objects in some of the files, in words."""
+        kinds = dict.fromkeys(kind for file in files for kind in self.kinds.get(file, ()))
+        return f"found {', '.join(kinds)}" if kinds else "found no object"
 
 
 def load(files: Iterable[str], namespace: str | None = None) -> Bundle:
     """Read and check files (`-` is the standard input).
 
     Args:
-        files: in any order; a file may hold several documents, and documents of other kinds are passed over.
+        files: in any order, each read once; a file may hold several documents, and documents of other kinds are
+            passed over.
         namespace: of objects that name none; None takes `default`.
 
     Raises:
@@ -53,11 +79,12 @@ def load(files: Iterable[str], namespace: str | None = None) -> Bundle:
     """
     bundle = Bundle()
     problems: list[str] = []
-    for file in files:
+    for file in dict.fromkeys(files):
         documents = list(_documents(file))
-        several = sum(_is_strop(document) for document in documents) > 1
+        bundle.checked[file] = sum(map(_is_strop, documents))
+        bundle.kinds[file] = Counter(str(document.get("kind")) for document in documents)
         for document in documents:
-            problems += _add(bundle, file, document, namespace or "default", named=several)
+            problems += _add(bundle, called(file), document, namespace or "default", named=bundle.checked[file] > 1)
     if problems:
         raise bad_configuration(*problems)
     return bundle
@@ -68,11 +95,11 @@ def _documents(file: str) -> Iterable[Mapping[str, Any]]:
     try:
         documents = load_all(_read(file))
     except yaml.YAMLError as error:
-        raise bad_configuration(f"{file}: {_where(error)}") from None
+        raise bad_configuration(f"{called(file)}: {_where(error)}") from None
     for document in documents:
         if not isinstance(document, dict):
             raise bad_configuration(
-                f"{file}: found {type(document).__name__}, allowed: objects with apiVersion and kind"
+                f"{called(file)}: found {type(document).__name__}, allowed: objects with apiVersion and kind"
             )
         if document.get("kind") == "List":
             yield from (item for item in document.get("items") or [] if isinstance(item, dict))
@@ -89,15 +116,31 @@ def _read(file: str) -> str:
         raise missing_input(f"{file}: found a folder, allowed: a file") from None
     except PermissionError:
         raise CliError(ExitCode.NO_PERMISSION, f"{file}: may not be read") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise missing_input(f"{file}: cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise bad_configuration(f"{called(file)}: found a binary file, {_TEXT_ALLOWED}") from None
+    except OSError as error:
+        raise missing_input(f"{called(file)}: cannot be read: {error.strerror}") from None
 
 
 def _where(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+        problem = error.problem or error.context or "no YAML"
+        plain = next((words for start, words in _PLAIN_WORDS.items() if problem.startswith(start)), problem)
+        return f"line {mark.line + 1}, column {mark.column + 1}: {plain}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"found a control character, {_TEXT_ALLOWED}"
     return f"no YAML: {str(error).splitlines()[0]}"
+
+
+def called(file: str) -> str:
+    """Return a file's name for people."""
+    return "standard input" if file == "-" else file
+
+
+def is_namespace(name: str) -> bool:
+    """Return whether a namespace can have this name."""
+    return bool(_NAMESPACE.fullmatch(name))
 
 
 def _is_strop(document: Mapping[str, Any]) -> bool:
@@ -120,16 +163,23 @@ def _add(bundle: Bundle, file: str, document: Mapping[str, Any], namespace: str,
     model = KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         return [f"{where}: kind: found {kind!r}, allowed: {', '.join(KINDS)}"]
-    bundle.count += 1
     try:
         resource = read_resource(model, document)
     except InvalidResourceError as error:
         return [f"{where}: {problem}" for problem in error.problems]
     if resource.metadata.name is None:
         return [f"{where}: metadata.name: missing: a plan needs the name of its job"]
+    where = f"{file}: {kind} {resource.metadata.name}"
     if isinstance(resource, FineTuneJob):
-        bundle.jobs.append(Job(resource.metadata.namespace or namespace, resource.metadata.name, resource.spec))
+        job = Job(resource.metadata.namespace or namespace, resource.metadata.name, resource.spec)
+        if not is_namespace(job.namespace):
+            return [f"{where}: metadata.namespace: found {job.namespace}, {NAMESPACE_ALLOWED}"]
+        if (job.namespace, job.name) in {(other.namespace, other.name) for other in bundle.jobs}:
+            return [f"{where}: found a second job of this name in namespace {job.namespace}, {_ONE_OF_A_NAME}"]
+        bundle.jobs.append(job)
     elif isinstance(resource, ComputePool):
+        if resource.metadata.name in {pool.name for pool in bundle.pools}:
+            return [f"{where}: found a second pool of this name, {_ONE_OF_A_NAME}"]
         bundle.pools.append(Pool(resource.metadata.name, resource.spec))
     return []
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from strop.api.computepool import ComputePool
 from strop.api.finetunejob import ComputeSpec
 from strop.cli.errors import bad_configuration
 from strop.cli.machine import this_machine
-from strop.cli.manifests import Bundle, load
+from strop.cli.manifests import Bundle, called, load
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
+from strop.planning.pools import AUTO
 from strop.planning.resolve import resolve
 from strop_trainer.plan import Plan
 
@@ -21,6 +23,13 @@ class Planned:
     job: Job
     plan: Plan
     embedded: bool
+    """No pool was given."""
+
+    @property
+    def unheeded_pool(self) -> str | None:
+        """The pool that the job names, where none was given and the plan is for this machine instead."""
+        wanted = self.job.spec.compute.pool
+        return wanted if self.embedded and wanted != AUTO else None
 
 
 def plan_files(
@@ -32,9 +41,15 @@ def plan_files(
     of its place in a cluster (`spec.compute`, but for the image) does not count: what is computed is the same.
 
     Raises:
-        CliError: as `manifests.load`; there is no job; or a job cannot be planned (78).
+        CliError: as `manifests.load`; there is no job, or no pool in a file that is to hold some; or a job cannot be
+            planned (78).
     """
     bundle, jobs = jobs_in([*files, *pool_files], namespace, only)
+    for file in pool_files:
+        if not bundle.kinds[file][ComputePool.__name__]:
+            raise bad_configuration(
+                f"--pools {called(file)}: {bundle.found_in([file])}, allowed: a file with ComputePools"
+            )
     embedded = not bundle.pools
     pools: Sequence[Pool] = [this_machine()] if embedded else bundle.pools
     planned: list[Planned] = []
@@ -59,9 +74,10 @@ def jobs_in(files: Sequence[str], namespace: str | None, only: str | None) -> tu
     bundle = load(files, namespace)
     jobs = [job for job in bundle.jobs if only in {None, job.name}]
     if not jobs:
-        there = ", ".join(job.name for job in bundle.jobs) or "none"
+        there = ", ".join(job.name for job in bundle.jobs)
         wanted = f"no FineTuneJob named {only}" if only else "no FineTuneJob"
-        raise bad_configuration(f"{', '.join(files)}: {wanted} in it (there is {there})")
+        found = f"there is {there}" if there else bundle.found_in(files)
+        raise bad_configuration(f"{', '.join(map(called, files))}: {wanted} in it ({found})")
     return bundle, jobs
 
 
