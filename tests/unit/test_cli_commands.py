@@ -375,12 +375,40 @@ def test_models_without_a_registry_says_so(strop: Strop) -> None:
     assert "no such folder" in answer.err
 
 
-def test_logs_asks_kubectl_for_the_jobs_pods(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+def fake_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     kubectl = tmp_path / "bin" / "kubectl"
     kubectl.parent.mkdir()
-    kubectl.write_text('#!/bin/sh\necho "$@"\nexit 3\n', encoding="utf-8")
+    kubectl.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{kubectl.parent}:{os.environ['PATH']}")
+
+
+def test_logs_of_a_job_without_a_pod_are_missing_input(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+    fake_kubectl(tmp_path, monkeypatch, "echo 'No resources found in team-a namespace.' >&2")
+    answer = strop("logs", "nosuch")
+    assert (answer.code, answer.out) == (66, "")
+    assert answer.err == (
+        "found no pod of a FineTuneJob nosuch in namespace team-a: kubectl get finetunejobs -A lists the jobs there "
+        "are; one that waits has no pod yet\n"
+    )
+
+
+def test_logs_without_a_cluster_are_one_clear_line(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+    log = """E1125 12:49:38.605655   23896 memcache.go:265] "Unhandled Error" err="could not get API group list\""""
+    refused = "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
+    fake_kubectl(tmp_path, monkeypatch, f"echo '{log}' >&2\necho '{log}' >&2\necho '{refused}' >&2\nexit 1")
+    answer = strop("logs", "bot")
+    assert (answer.code, answer.out) == (69, "")
+    assert answer.err == f"no cluster answers: kubectl says: {refused}\n"
+
+
+def test_logs_hand_on_what_else_kubectl_says(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+    fake_kubectl(tmp_path, monkeypatch, "echo a line\necho one >&2\necho error: two >&2\nexit 1")
+    assert strop("logs", "bot") == Answer(1, "a line\n", "one\nerror: two\n")
+
+
+def test_logs_asks_kubectl_for_the_jobs_pods(strop: Strop, tmp_path: Path, monkeypatch) -> None:
+    fake_kubectl(tmp_path, monkeypatch, 'echo "$@"\nexit 3')
     answer = strop("logs", "bot", "-n", "team-a", "-f", "--timestamps")
     assert answer.code == 3
     assert "logs --selector strop.dev/job=bot" in answer.out

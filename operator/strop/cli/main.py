@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from strop.api import names
 from strop.cli.data_check import check_rows
 from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
 from strop.cli.estimates import estimate_files
+from strop.cli.logs import show_logs
 from strop.cli.manifests import NAMESPACE_ALLOWED, Bundle, called, is_namespace, load
 from strop.cli.output import show_estimate, show_outcome, show_plan
 from strop.cli.planned import Planned, plan_files, plan_json
@@ -229,7 +229,7 @@ def logs(
     command = [kubectl, "logs", "--selector", f"{names.LABEL_JOB}={job}", "--tail", "-1", "--ignore-errors"]
     command += ["--namespace", namespace] if namespace else []
     command += ["--follow"] if follow else []
-    raise typer.Exit(subprocess.run([*command, *context.args], check=False).returncode)
+    raise typer.Exit(show_logs([*command, *context.args], job))
 
 
 def _nothing_in(file: str, bundle: Bundle) -> str:
