@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 PLAIN_TEMPLATE: Final = (
@@ -28,3 +29,10 @@ def give_template(tokenizer: Any) -> None:
     """Give a tokenizer the plain template, where it has none of its own."""
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
+
+
+def keep_template(template: str | None, folder: Path) -> None:
+    """Write the template that a model was tuned with to its folder, so that it is asked in the same way."""
+    path = folder / "chat_template.jinja"
+    if template and folder.is_dir() and not path.exists():
+        path.write_text(template, encoding="utf-8")
