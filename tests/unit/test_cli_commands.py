@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,48 @@ def test_plan_of_an_accelerator_pool_names_the_accelerator(strop: Strop, tmp_pat
     accelerator = {"resourceName": "amd.com/gpu", "memory": "24Gi"}
     pool = {**POOL, "spec": {**POOL["spec"], "accelerator": accelerator}}
     assert "1 amd.com/gpu" in strop("plan", job_file(tmp_path, pool)).out
+
+
+def test_memory_below_the_estimate_is_told_with_both_numbers(strop: Strop, tmp_path: Path) -> None:
+    file = job_file(tmp_path, POOL, compute={"resources": {"memory": "256Mi"}})
+    (estimate,) = re.findall(r"^memory (.* GiB) = ", strop("plan", file).out, flags=re.MULTILINE)
+    for command in ("plan", "validate"):
+        answer = strop(command, file)
+        assert answer.code == 0
+        assert answer.err.startswith(
+            "note: team-a/job: spec.compute.resources.memory: found 256Mi, but the estimate is "
+        )
+        assert "leave it out" in answer.err
+    assert f"the estimate is {estimate} (by preset smollm2-135m)" in strop("plan", file).err
+
+
+def test_memory_beside_an_accelerator_is_held_against_what_is_needed_there(strop: Strop, tmp_path: Path) -> None:
+    accelerator = {"resourceName": "nvidia.com/gpu", "memory": "800Gi"}
+    big = {**POOL, "spec": {**POOL["spec"], "memoryPerNode": "900Gi"}}
+    gpu = {**big, "spec": {**big["spec"], "accelerator": accelerator}}
+    long = {"maxLength": 8192, "microBatchSize": 4}
+    model = {"model__source": "hf://meta-llama/Llama-3.2-1B-Instruct", "training": long}
+    memory = load_plan(strop("plan", job_file(tmp_path, gpu, **model), "-o", "json").out).placement.resources.memory
+    fields = {**model, "compute": {"resources": {"memory": memory}}}
+    assert strop("plan", job_file(tmp_path, gpu, **fields)).err == ""
+    assert strop("validate", job_file(tmp_path, **fields)).err == "", "it may run beside an accelerator"
+    assert f"found {memory}, but the estimate is" in strop("plan", job_file(tmp_path, big, **fields)).err
+    none = {**model, "compute": {"resources": {"memory": memory, "accelerators": 0}}}
+    assert f"found {memory}, but the estimate is" in strop("validate", job_file(tmp_path, **none)).err
+
+
+def test_memory_that_is_enough_or_left_out_is_not_spoken_of(strop: Strop, tmp_path: Path) -> None:
+    assert strop("validate", job_file(tmp_path)).err == ""
+    assert strop("validate", job_file(tmp_path, compute={"resources": {"memory": "6Gi"}})).err == ""
+
+
+def test_plan_of_a_model_of_unknown_size_asks_for_it(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("plan", job_file(tmp_path, POOL, model__source="pvc://models/mystery"))
+    assert answer.code == 0
+    assert answer.err == (
+        "note: team-a/job: spec.model.parameters: missing: there is no preset for pvc://models/mystery, so its size "
+        "must be given, such as 135M or 8B; without it there is no memory estimate, and the job takes all of a node\n"
+    )
 
 
 def test_estimate_needs_no_pool(strop: Strop, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.api.finetunejob import LORA_METHODS
 from strop.cli.errors import bad_configuration
+from strop.cli.notes import size_missing
 from strop.cli.planned import jobs_in
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
@@ -44,10 +46,12 @@ def _estimated(job: Job) -> Estimated:
     except PlanError as error:
         raise bad_configuration(f"{job.namespace}/{job.name}: {error.message}") from None
     lora = training.method.lora
-    if facts.shape is None or facts.parameters is None or lora is None:
+    if facts.shape is None or facts.parameters is None:
+        raise bad_configuration(size_missing(job))
+    if lora is None:
         raise bad_configuration(
-            f"{job.namespace}/{job.name}: spec.model.parameters: missing: there is no preset for "
-            f"{training.model.source}, so its size must be given, such as 135M or 8B"
+            f"{job.namespace}/{job.name}: spec.method.type: found {training.method.type}, estimates are made for: "
+            f"{', '.join(LORA_METHODS)}"
         )
     cpu, accelerator = (
         estimate_memory(facts.shape, facts.parameters, training, lora, accelerator=on, basis=facts.basis)

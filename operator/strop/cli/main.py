@@ -21,6 +21,7 @@ from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, mi
 from strop.cli.estimates import estimate_files
 from strop.cli.logs import show_logs
 from strop.cli.manifests import NAMESPACE_ALLOWED, Bundle, called, is_namespace, load
+from strop.cli.notes import memory_note, size_note
 from strop.cli.output import show_estimate, show_outcome, show_plan
 from strop.cli.planned import Planned, plan_files, plan_json
 from strop.cli.process import run_child
@@ -109,8 +110,10 @@ def validate(
                 typer.echo(f"{called(file)}: valid ({count} resource{'s' if count > 1 else ''})")
             else:
                 _note(nothing[file])
+        _note(*(memory_note(found, accelerators=None) for found in bundle.jobs))
         return
     bundle, planned = plan_files(files, namespace=namespace)
+    _note(*(memory_note(item.job, accelerators=None) for item in planned))
     roots = Roots.of(os.environ, Path.home())
     for item in planned:
         with tempfile.TemporaryDirectory(prefix="strop-") as folder:
@@ -141,6 +144,7 @@ def plan(
                 f"{item.job.namespace}/{item.job.name}: spec.compute.pool: found {item.unheeded_pool}, but no "
                 "ComputePool was given: planned for this machine; give the pool with --pools FILE"
             )
+        _note(size_note(item.job), memory_note(item.job, accelerators=item.accelerators))
         if output == "json":
             typer.echo(plan_json(item.plan))
         else:
@@ -236,9 +240,10 @@ def _nothing_in(file: str, bundle: Bundle) -> str:
     return f"{called(file)}: no resource of {names.GROUP} in it ({bundle.found_in([file])})"
 
 
-def _note(line: str) -> None:
+def _note(*lines: str | None) -> None:
     """Say on the error stream what does not stop the command."""
-    typer.echo(f"note: {line}", err=True)
+    for line in filter(None, lines):
+        typer.echo(f"note: {line}", err=True)
 
 
 def _console() -> Console:

@@ -26,6 +26,11 @@ class Planned:
     """No pool was given."""
 
     @property
+    def accelerators(self) -> int | None:
+        """What the pod takes of its pool; None where no pool was given."""
+        return None if self.embedded else self.plan.placement.resources.accelerators
+
+    @property
     def unheeded_pool(self) -> str | None:
         """The pool that the job names, where none was given and the plan is for this machine instead."""
         wanted = self.job.spec.compute.pool

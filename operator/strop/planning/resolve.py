@@ -129,7 +129,7 @@ def _placement(
     spec = job.spec
     output = _output(job, settings, chooser)
     given = spec.compute.resources or ResourcesSpec()
-    chosen = choose_pool(job, pools, _needs(given, facts, training))
+    chosen = choose_pool(job, pools, needs_of(given, facts, training))
     pool = chosen.pool
     if spec.compute.pool == AUTO:
         chooser.choose("compute.pool", None, pool.name, f"the cheapest that fits (cost {pool.spec.cost:g})")
@@ -149,7 +149,8 @@ def _placement(
     )
 
 
-def _needs(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
+def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
+    """Return what a pod needs, as far as the size of the model and the method tell."""
     lora = training.method.lora
     if facts.shape is None or facts.parameters is None or lora is None:
         return Needs(cpu_estimate=None, accelerator_estimate=None, host=None, given=given, nodes=1)

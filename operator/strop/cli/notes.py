@@ -1,0 +1,54 @@
+"""What is said of a job beside its Plan: it can be planned, and will probably not do what its author expects."""
+
+from __future__ import annotations
+
+from strop.api.finetunejob import ResourcesSpec
+from strop.planning.chooser import Chooser
+from strop.planning.inputs import Job, PlanError
+from strop.planning.presets import model_facts
+from strop.planning.quantities import format_bytes, memory_quantity, parse_quantity
+from strop.planning.resolve import needs_of, resolve_training
+
+
+def size_missing(job: Job) -> str:
+    """Return what to give where nothing tells the size of the model."""
+    return (
+        f"{job.namespace}/{job.name}: spec.model.parameters: missing: there is no preset for "
+        f"{job.spec.model.source}, so its size must be given, such as 135M or 8B"
+    )
+
+
+def size_note(job: Job) -> str | None:
+    """Return what a plan goes without where nothing tells the size of the model."""
+    if model_facts(job.spec.model).parameters is not None:
+        return None
+    return f"{size_missing(job)}; without it there is no memory estimate, and the job takes all of a node"
+
+
+def memory_note(job: Job, *, accelerators: int | None) -> str | None:
+    """Return both numbers where a job gives its pod less memory than it is estimated to need.
+
+    Args:
+        job: the job.
+        accelerators: of the pod; None where no pool is known: the job may then run with or without one.
+    """
+    given = job.spec.compute.resources or ResourcesSpec()
+    if given.memory is None:
+        return None
+    facts = model_facts(job.spec.model)
+    try:
+        needs = needs_of(given, facts, resolve_training(job.spec, facts, Chooser()))
+    except PlanError:
+        return None
+    if needs.cpu_estimate is None or needs.host is None:
+        return None
+    count = given.accelerators if accelerators is None else accelerators
+    beside, alone = needs.host, needs.cpu_estimate.total
+    needed = min(beside, alone) if count is None else (beside if count else alone)
+    if parse_quantity(given.memory) >= needed:
+        return None
+    return (
+        f"{job.namespace}/{job.name}: spec.compute.resources.memory: found {given.memory}, but the estimate is "
+        f"{format_bytes(needed)} (by {facts.basis}): the pod would probably be killed for memory; "
+        f"give {memory_quantity(needed)} or leave it out"
+    )
