@@ -100,6 +100,12 @@ def test_tools_are_rendered_or_the_row_is_refused(tokenizer: Any) -> None:
     said = tokenizer.decode([t for t, hit in zip(ids, targets, strict=True) if hit])
     assert said == 'weather {"city": "Rome"}<|im_end|>No.<|im_end|>'
     assert tokenizer.decode(ids).startswith("tool weather\n<|im_start|>user")
+    only_calls = {**row, "messages": row["messages"][:2]}
+    (question,) = ChatTask().questions([normal_form(only_calls), normal_form(row)], tokenizer, 200, 5)
+    assert question.reference == "No."
+    assert tokenizer.decode(question.prompt_ids).startswith("tool weather\n<|im_start|>user")
+    assert [set(message) for message in question.messages] == [{"role", "content"}] * 3
+    assert "weather" in question.messages[1]["content"]
 
 
 def test_metrics_by_their_libraries() -> None:

@@ -64,7 +64,10 @@ class ChatTask:
                 break
             loaded = json.loads(row)
             messages, tools = loaded["messages"], loaded.get("tools")
-            last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+            said_at = [at for at, m in enumerate(messages) if m["role"] == "assistant" and m["content"].strip()]
+            if not said_at:
+                continue  # tools are called, and nothing is said
+            last = said_at[-1]
             prompt = render(messages[:last], tokenizer, tools, ask=True)
             prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             if len(prompt_ids) >= max_length:
@@ -75,7 +78,9 @@ class ChatTask:
                 said = render(messages[: last + 1], tokenizer, tools).rstrip().removeprefix(prompt)
                 row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
             asked = next(message["content"] for message in reversed(messages[:last]))
-            found.append(Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length], messages[:last]))
+            found.append(
+                Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length], shown(messages[:last]))
+            )
         return found
 
     def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -160,6 +165,14 @@ def _tokens(text: str, spans: Sequence[tuple[int, int]], tokenizer: Any) -> tupl
             offsets += [(start + first, start + last) for first, last in piece["offset_mapping"]]
     targets = [any(begin <= start and end <= stop and start < end for begin, stop in spans) for start, end in offsets]
     return ids, targets
+
+
+def shown(messages: Messages) -> list[dict[str, str]]:
+    """Return messages as a report shows them: role and content; a call of a tool is its JSON."""
+    return [
+        {"role": m["role"], "content": m["content"] or json.dumps(m.get("tool_calls", []), ensure_ascii=False)}
+        for m in messages
+    ]
 
 
 def prompt_of(row: bytes) -> bytes:
