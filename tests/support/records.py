@@ -112,6 +112,7 @@ def make_record(metrics_file: Path, **changes: Any) -> RunRecord:
         base_fingerprint="b" * 64,
         architecture="LlamaForCausalLM",
         total_parameters=1100,
+        base_parameters=1000,
         trainable_parameters=100,
         steps=20,
         tokens_per_second=300.0,

@@ -75,11 +75,36 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         ExitCode.BAD_CONFIGURATION,
         "needs evaluation.generateRows of at least 1",
     ),
-    "method": (
+    "nothing to publish": (
         lambda _: None,
         make_plan(method={"type": "full"}),
         ExitCode.BAD_CONFIGURATION,
-        "method.type: full is not supported, allowed: lora",
+        "artifact.merged: found false without ONNX; method full has no adapter to publish",
+    ),
+    "packed prompts": (
+        lambda _: None,
+        make_plan(method={"type": "p-tuning", "virtual_tokens": 4}),
+        ExitCode.BAD_CONFIGURATION,
+        "training.packing: found true; p-tuning puts tokens in front of each row",
+    ),
+    "prompts for ONNX": (
+        lambda _: None,
+        make_plan(
+            method={"type": "prompt-tuning", "virtual_tokens": 4},
+            hyperparameters={"packing": False},
+            artifact={"onnx": ["fp32"]},
+        ),
+        ExitCode.BAD_CONFIGURATION,
+        "the tokens of prompt-tuning cannot be folded into the weights",
+    ),
+    "recomputed prefix": (
+        lambda _: None,
+        make_plan(
+            method={"type": "prefix-tuning", "virtual_tokens": 4},
+            hyperparameters={"packing": False, "gradient_checkpointing": True},
+        ),
+        ExitCode.BAD_CONFIGURATION,
+        "training.gradientCheckpointing: found true",
     ),
     "initialization": (
         lambda _: None,
@@ -90,12 +115,12 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
                     "alpha": 8,
                     "dropout": 0.1,
                     "target_modules": "all-linear",
-                    "initialization": "pissa",
+                    "initialization": "loftq",
                 }
             }
         ),
         ExitCode.BAD_CONFIGURATION,
-        "method.lora.initialization: pissa is not supported",
+        "method.lora.initialization: found loftq, allowed for lora: default, pissa, olora",
     ),
     "precision": (
         lambda _: None,

@@ -140,6 +140,8 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "proof.json": ProofDocument,
     "provenance.json": Statement,
 }
+MODEL_FILES = ("/genai_config.json", "/adapter_config.json", "merged/config.json")
+"""What makes a folder a model."""
 TEXTS = ("README.md", "report.html", "MLmodel", "metrics.jsonl", "eval_results.yaml")
 
 
@@ -156,8 +158,8 @@ def check_documents(version: Path, manifest: Manifest) -> list[str]:
     problems += _problems(version / "metrics.jsonl", _json_lines)
     for name in ("eval_results.yaml", "MLmodel"):
         problems += _problems(version / name, yaml.safe_load)
-    if not any(entry.path.endswith(("/genai_config.json", "/adapter_config.json")) for entry in manifest.files):
-        problems.append("onnx/, adapter/: found neither, expected at least one model")
+    if not any(entry.path.endswith(MODEL_FILES) for entry in manifest.files):
+        problems.append("onnx/, adapter/, merged/: found none, expected at least one model")
     problems += _provenance_problems(version, manifest)
     proof = version / "proof.json"
     if proof.is_file() and not problems:

@@ -47,7 +47,9 @@ def _metadata(record: RunRecord) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     if training.model.source.startswith("hf://"):
         metadata |= {"base_model": training.model.source.removeprefix("hf://"), "base_model_relation": "finetune"}
-    metadata["tags"] = ["strop", training.method.type, *(["onnx"] if training.artifact.onnx else []), "peft"]
+    metadata["tags"] = ["strop", training.method.type, *(["onnx"] if training.artifact.onnx else [])]
+    if training.method.type != "full":
+        metadata["tags"].append("peft")
     if training.task in _TAGS:
         metadata["pipeline_tag"] = _TAGS[training.task]
     metrics = [{"type": name, "value": value} for name, value in record.metrics_tuned.items() if _finite(value)]

@@ -32,6 +32,7 @@ class RunRecord:
     """sha256 over the base model's files."""
     architecture: str
     total_parameters: int
+    base_parameters: int
     trainable_parameters: int
     steps: int
     tokens_per_second: float

@@ -104,7 +104,7 @@ def training_document(record: RunRecord, now: str) -> TrainingDocument:
             revision=model.revision,
             fingerprint=record.base_fingerprint,
             architecture=record.architecture,
-            parameters=record.total_parameters - record.trainable_parameters,
+            parameters=record.base_parameters,
         ),
         trainable_parameters=record.trainable_parameters,
         steps=record.steps,
@@ -173,7 +173,12 @@ def ml_model(record: RunRecord, folders: list[str], libraries: dict[str, str], n
         }
         flavors["onnxruntime_genai"] = {"data": "onnx", "version": libraries.get("onnxruntime-genai")}
     if "adapter" in folders:
-        flavors["peft"] = {"data": "adapter", "version": libraries.get("peft")}
+        method = record.plan.training.method
+        # vLLM loads plain LoRA alone: no DoRA, no modules trained in full, no other kind of adapter.
+        served = method.lora is not None and method.type != "dora" and not method.lora.modules_to_save
+        flavors["peft"] = {"data": "adapter", "version": libraries.get("peft"), "vllm": served}
+    if "merged" in folders:
+        flavors["transformers"] = {"data": "merged", "version": libraries.get("transformers")}
     return {
         "artifact_path": record.plan.placement.output.model,
         "flavors": flavors,

@@ -40,6 +40,7 @@ class Run:
     base_fingerprint: str = field(init=False)
     loaded: LoadedModel = field(init=False)
     total_parameters: int = 0
+    base_parameters: int = 0
     trainable_parameters: int = 0
     encoded: Encoded = field(init=False)
     held_out: list[Batch] = field(init=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import warnings
@@ -94,6 +95,8 @@ def quiet_libraries() -> None:
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    # It misses optional kernels, and says so whether it is used or not.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def train(run: Run) -> None:
@@ -123,6 +126,7 @@ def train(run: Run) -> None:
         evaluate=lambda: run.head.held_out_metrics(run),
         evaluate_every=training.evaluation.every_steps,
         on_pass=run.set_pass,
+        rates=run.loaded.rates,
     )
     run.loaded.model.train()
     with run.stop.deferred():
@@ -173,7 +177,8 @@ def publish(run: Run) -> None:
 
     def fill(stage: Path) -> None:
         with run.stop.immediate():
-            registry.copy_tree(run.artifact("adapter"), stage / "adapter")
+            if run.artifact("adapter").is_dir():
+                registry.copy_tree(run.artifact("adapter"), stage / "adapter")
             for folder in run.exports.values():
                 registry.copy_tree(folder, stage / folder.name)
             if run.plan.training.artifact.merged:
@@ -228,6 +233,7 @@ def make_record(run: Run) -> RunRecord:
         base_fingerprint=run.base_fingerprint,
         architecture=run.model.architecture,
         total_parameters=run.total_parameters,
+        base_parameters=run.base_parameters,
         trainable_parameters=run.trainable_parameters,
         steps=run.result.steps,
         tokens_per_second=run.result.tokens_per_second,

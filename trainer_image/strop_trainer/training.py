@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,33 @@ class Optimisation:
     scheduler: Any
 
     @classmethod
-    def of(cls, parameters: dict[str, Any], plan: Hyperparameters, schedule: Schedule) -> Optimisation:
-        """Make optimizer and schedule; vectors, such as biases and norms, do not decay."""
+    def of(
+        cls, parameters: dict[str, Any], plan: Hyperparameters, schedule: Schedule, rates: Mapping[str, float]
+    ) -> Optimisation:
+        """Make optimizer and schedule; vectors, such as biases and norms, do not decay.
+
+        Args:
+            parameters: what is trained, by name.
+            plan: learning rate, decay and schedule.
+            schedule: steps.
+            rates: name → factor on the learning rate; 1 where there is none.
+        """
         import torch  # noqa: PLC0415 - seconds
         from transformers import get_scheduler  # noqa: PLC0415
 
-        matrices = [parameter for parameter in parameters.values() if parameter.dim() > 1]
-        vectors = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate, fused=True)
+        members: dict[tuple[float, bool], list[Any]] = {}
+        for name, parameter in parameters.items():
+            members.setdefault((rates.get(name, 1.0), parameter.dim() <= 1), []).append(parameter)
+        groups = [
+            {
+                "params": members[factor, vector],
+                "lr": factor * plan.learning_rate,
+                "weight_decay": 0.0 if vector else plan.weight_decay,
+            }
+            # The plan's own rate first: it is the one that is shown.
+            for factor, vector in sorted(members, key=lambda key: (key[0] != 1.0, key))
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
         scheduler = get_scheduler(
             SCHEDULES[plan.scheduler],
             optimizer,
@@ -187,6 +205,8 @@ class Trainer:
     evaluate_every: int | None = None
     on_pass: Callable[[int, int], None] = lambda _step, _micro: None
     """Called before each forward pass with the step and the pass in it."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Name → factor on the learning rate."""
 
     def run(self) -> TrainResult:
         """Train to the end, from the newest valid checkpoint of this run where there is one.
@@ -199,7 +219,7 @@ class Trainer:
 
         schedule = Schedule.of(self.plan, len(self.examples))
         torch.manual_seed(self.plan.seed)
-        state = Optimisation.of(self.parameters, self.plan, schedule)
+        state = Optimisation.of(self.parameters, self.plan, schedule, self.rates)
         first, totals = self._resume(state)
         self._cut_metrics(first)
         now, window = StepEnd(), StepEnd()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 
-def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
-    """Write the merged model in fp32, with tokenizer, chat template and generation configuration, to `out`.
+def merge_adapter(base: Path, adapter: Path, out: Path | None) -> Any:
+    """Return the merged model in fp32; write it, with tokenizer, chat template and generation configuration, to `out`.
 
     Args:
         base: Hugging Face folder of the base model, unquantized.
         adapter: PEFT folder.
-        out: the folder to make.
+        out: the folder to make; None writes nothing.
 
     Raises:
         ValueError: merging gave a weight that is not a number, so that the adapter is broken.
@@ -26,5 +26,31 @@ def merge_adapter(base: Path, adapter: Path, out: Path) -> None:
     )
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     merged.config.dtype = torch.float32
-    merged.save_pretrained(out)
+    if out is not None:
+        merged.save_pretrained(out)
+        AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(out)
+    return merged
+
+
+def save_tuned(model: Any, base: Path, out: Path) -> None:
+    """Write a model that was tuned as a whole, in fp32, as `merge_adapter` writes one.
+
+    Args:
+        model: of fp32 weights.
+        base: Hugging Face folder of the base model.
+        out: the folder to make.
+
+    Raises:
+        ValueError: a weight is not a number.
+    """
+    import torch  # noqa: PLC0415 - seconds
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
+
+    broken = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+    if broken:
+        raise ValueError(f"weights: found {len(broken)} tensors with what is not a number, such as {broken[0]}")
+    # Training does without the cache.
+    model.config.use_cache = AutoConfig.from_pretrained(base, local_files_only=True).use_cache
+    model.config.dtype = torch.float32
+    model.save_pretrained(out)
     AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(out)

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from strop_trainer import evaluation
 from strop_trainer.context import say
-from strop_trainer.errors import bad_data
+from strop_trainer.errors import TrainerError, bad_data
+from strop_trainer.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
+    from strop_trainer.methods import LoadedModel
     from strop_trainer.run import Run
     from strop_trainer.sources.model_folder import ModelFolder
-    from strop_trainer.tasks.base import Example
+    from strop_trainer.tasks.base import Example, Question
+
+RELOADED_BATCHES = 4
+RELOADED_TOLERANCE = 0.01
+"""Share of the logits' norm; bf16 rounds to 0.004."""
 
 
 class CausalHead:
@@ -50,6 +56,7 @@ class CausalHead:
             )
         run.loaded = methods.load_model(run.model.path, plan, tokenizer)
         run.total_parameters = run.loaded.total_parameters
+        run.base_parameters = run.loaded.base_parameters
         run.trainable_parameters = run.loaded.trainable_parameters
         _speed_up_adapters(run)
         _choose_packing(run)
@@ -91,22 +98,14 @@ class CausalHead:
 
     def evaluate(self, run: Run) -> None:
         """Measure the loss, and let both models answer some of the held-out rows."""
-        plan, model = run.plan.training.evaluation, run.loaded.model
-        asked = run.questions[: plan.generate_rows]
-        with model.disable_adapter():
-            run.metrics_base = self.held_out_metrics(run)
+        asked = run.questions[: run.plan.training.evaluation.generate_rows]
+        with run.loaded.as_base() as base:
+            run.metrics_base = evaluation.held_out_metrics(base, run.held_out)
+            before = _answers(run, base, asked)
         run.metrics_tuned = self.held_out_metrics(run)
+        after = _answers(run, run.loaded.model, asked)
         if not asked:
             return
-        base = model.get_base_model()
-        attention = base.config._attn_implementation
-        if run.packed:
-            base.set_attn_implementation("sdpa")
-        with model.disable_adapter():
-            before = evaluation.answer(model, run.loaded.tokenizer, asked, plan.max_new_tokens)
-        after = evaluation.answer(model, run.loaded.tokenizer, asked, plan.max_new_tokens)
-        if run.packed:
-            base.set_attn_implementation(attention)
         references = [question.reference for question in asked]
         run.metrics_base |= run.task.score(before, references)
         run.metrics_tuned |= run.task.score(after, references)
@@ -116,21 +115,12 @@ class CausalHead:
     def export(self, run: Run) -> None:
         """Write the adapter, fold it into the base model and build the ONNX folders."""
         artifact = run.plan.training.artifact
-        source = run.plan.training.model.source
-        run.loaded.model.peft_config["default"].base_model_name_or_path = source.removeprefix("hf://")
-        # "auto" would look for the base model's configuration under its name, to see whether the vocabulary has grown.
-        run.loaded.model.save_pretrained(run.artifact("adapter"), save_embedding_layers=False)
-        # The merged model is made from the untouched base, in fp32; both need not be in memory.
-        del run.loaded
-        run.held_out = []
+        _save(run)
         gc.collect()
-        if not artifact.onnx and not artifact.merged:
+        if not artifact.onnx:
             return
         from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
-        from strop_trainer.export.merge import merge_adapter  # noqa: PLC0415
 
-        merge_adapter(run.model.path, run.artifact("adapter"), run.artifact("merged"))
-        gc.collect()
         for position, precision in enumerate(artifact.onnx):
             begin = time.monotonic()
             folder = run.artifact("onnx" if position == 0 else f"onnx-{precision}")
@@ -151,12 +141,108 @@ class CausalHead:
         )
 
 
+def _save(run: Run) -> None:
+    """Write what was learnt, and the merged model where it is needed; drops the loaded model."""
+    from strop_trainer.export.merge import merge_adapter, save_tuned  # noqa: PLC0415 - seconds
+
+    loaded, artifact, adapter = run.loaded, run.plan.training.artifact, run.artifact("adapter")
+    # What was trained on a base that is not the published one is measured on that.
+    moved = bool(loaded.start) or run.plan.training.method.type == "qlora"
+    merged: Any = None
+    del run.loaded
+    if not loaded.has_adapter:
+        save_tuned(loaded.model, run.model.path, run.artifact("merged"))
+    else:
+        loaded.save_adapter(adapter, run.plan.training.model.source.removeprefix("hf://"))
+        if not artifact.onnx and not artifact.merged and not moved:
+            _reload(run, loaded)
+            return
+        # The merged model is made from the untouched base, in fp32; both need not be in memory.
+        del loaded
+        gc.collect()
+        out = run.artifact("merged") if artifact.onnx or artifact.merged else None
+        merged = merge_adapter(run.model.path, adapter, out)
+    if moved:
+        _measure_merged(run, merged)
+
+
+def _measure_merged(run: Run, merged: Any) -> None:
+    """Measure the model that is published, and hold it to the job's gates as well."""
+    from strop_trainer.batches import ATTENTION  # noqa: PLC0415
+
+    if run.packed:
+        merged.set_attn_implementation(ATTENTION)
+    found = evaluation.held_out_metrics(merged, run.held_out)
+    trained = run.metrics_tuned["eval_loss"]
+    run.metrics_tuned["eval_loss_merged"] = found["eval_loss"]
+    say(f"  merged into the base model as it is: eval_loss {found['eval_loss']:.4f}, as trained {trained:.4f}")
+    evaluation.apply_gates(run.metrics_tuned | found, run.plan.training.evaluation)
+
+
+def _reload(run: Run, loaded: LoadedModel) -> None:
+    """Show that the adapter, loaded again onto the base model, answers as the model that was trained.
+
+    Raises:
+        TrainerError: it does not (exit 76).
+    """
+    from strop_trainer.batches import target_logits  # noqa: PLC0415
+    from strop_trainer.methods import load_adapter  # noqa: PLC0415
+
+    batches = run.held_out[:RELOADED_BATCHES]
+    again = load_adapter(run.artifact("adapter"), loaded)
+    if run.packed:
+        again.get_base_model().set_attn_implementation(loaded.base.config._attn_implementation)
+    difference = 0.0
+    loaded.model.eval()
+    with _no_grad():
+        for batch in batches:
+            before, after = target_logits(loaded.model, batch).float(), target_logits(again, batch).float()
+            # Not max: what is not a number must fail.
+            difference = max(difference, float((before - after).norm() / before.norm()))
+    if not difference <= RELOADED_TOLERANCE:
+        raise TrainerError(
+            ExitCode.PROOF_FAILED,
+            f"not published, the saved adapter is not what was trained: logits differ by {difference:.2g} of their "
+            f"norm, allowed: {RELOADED_TOLERANCE}",
+        )
+    say(f"  adapter: loaded again, its logits differ by {difference:.2g} of their norm")
+
+
+def _no_grad() -> Any:
+    import torch  # noqa: PLC0415
+
+    return torch.no_grad()
+
+
+def _answers(run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
+    """Return a model's answers; packed attention takes no mask, and is changed for that."""
+    from strop_trainer.methods.checks import PROMPTS  # noqa: PLC0415
+
+    if not asked:
+        return []
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    attention = base.config._attn_implementation
+    if run.packed:
+        base.set_attn_implementation("sdpa")
+    found = evaluation.answer(
+        model,
+        run.loaded.tokenizer,
+        asked,
+        run.plan.training.evaluation.max_new_tokens,
+        padded=run.plan.training.method.type not in PROMPTS,
+    )
+    if run.packed:
+        base.set_attn_implementation(attention)
+    return found
+
+
 def _speed_up_adapters(run: Run) -> None:
     """Let the adapters compute in less memory and time than in PEFT's general way."""
     from strop_trainer.lora_linear import replace_forward  # noqa: PLC0415
 
     counter, replaced = replace_forward(run.loaded.model, run.plan.training.hyperparameters.seed)
-    say(f"  {replaced} linear layers with an adapter")
+    if replaced:
+        say(f"  {replaced} linear layers with an adapter")
 
     def set_pass(step: int, micro: int) -> None:
         counter.step, counter.micro = step, micro
@@ -168,7 +254,7 @@ def _choose_packing(run: Run) -> None:
     """Pack where the plan asks for it and the model keeps rows apart; else pad."""
     from strop_trainer import batches  # noqa: PLC0415
 
-    hyperparameters, base = run.plan.training.hyperparameters, run.loaded.model.get_base_model()
+    hyperparameters, base = run.plan.training.hyperparameters, run.loaded.base
     run.packed = False
     if not hyperparameters.packing:
         return

@@ -1,0 +1,62 @@
+"""Whether a plan's method can be trained, told before anything is loaded. No torch here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from strop_trainer.errors import bad_configuration
+from strop_trainer.plan import MethodType, Precision, TrainingPlan
+
+LORA: Final[tuple[MethodType, ...]] = ("lora", "qlora", "dora")
+PROMPTS: Final[tuple[MethodType, ...]] = ("prompt-tuning", "prefix-tuning", "p-tuning")
+"""Methods that put trainable tokens in front of each row."""
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
+INITIALIZATIONS: Final[dict[MethodType, tuple[str, ...]]] = {
+    "lora": ("default", "pissa", "olora"),
+    "qlora": ("default", "loftq"),
+    "dora": ("default",),
+}
+
+
+def check_method(plan: TrainingPlan) -> None:
+    """Refuse a method with options that cannot be trained together.
+
+    Raises:
+        TrainerError: field, found and allowed (exit 78).
+    """
+    method, hyperparameters, distributed = plan.method, plan.hyperparameters, plan.distributed
+    if method.type in LORA:
+        if method.lora is None:
+            raise bad_configuration(f"method.lora: missing for method {method.type}")
+        if method.lora.initialization not in INITIALIZATIONS[method.type]:
+            raise bad_configuration(
+                f"method.lora.initialization: found {method.lora.initialization}, allowed for {method.type}: "
+                f"{', '.join(INITIALIZATIONS[method.type])}"
+            )
+    if method.type in PROMPTS:
+        _check_prompts(plan)
+    if method.type == "full" and not plan.artifact.onnx and not plan.artifact.merged:
+        raise bad_configuration("artifact.merged: found false without ONNX; method full has no adapter to publish")
+    if hyperparameters.precision not in PRECISIONS:
+        raise bad_configuration(
+            f"training.precision: {hyperparameters.precision} is not supported, allowed: {', '.join(PRECISIONS)}"
+        )
+    if distributed.world_size != 1 or distributed.strategy != "none":
+        raise bad_configuration(
+            f"distributed: found {distributed.world_size} ranks, strategy {distributed.strategy}; "
+            "this version trains in one"
+        )
+
+
+def _check_prompts(plan: TrainingPlan) -> None:
+    method, hyperparameters = plan.method.type, plan.hyperparameters
+    if not plan.method.virtual_tokens:
+        raise bad_configuration(f"method.virtualTokens: missing for method {method}")
+    if hyperparameters.packing:
+        raise bad_configuration(f"training.packing: found true; {method} puts tokens in front of each row")
+    if method == "prefix-tuning" and hyperparameters.gradient_checkpointing:
+        raise bad_configuration("training.gradientCheckpointing: found true; what is recomputed sees no prefix")
+    if plan.artifact.onnx or plan.artifact.merged:
+        raise bad_configuration(
+            f"artifact: found onnx or merged; the tokens of {method} cannot be folded into the weights"
+        )

@@ -1,0 +1,267 @@
+"""From a model folder to a model whose trainable parameters are the method's."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from strop_trainer.errors import bad_configuration
+from strop_trainer.methods import ia3, prompts, quantized
+from strop_trainer.methods import lora as low_rank
+from strop_trainer.methods.checks import PROMPTS, check_method
+from strop_trainer.plan import TrainingPlan
+
+CAUSAL = "CAUSAL_LM"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to train."""
+
+    model: Any
+    """PeftModel: frozen weights in the compute precision, trainable ones in fp32. With method full the model itself,
+    in fp32, which computes in the plan's precision."""
+    tokenizer: Any
+    total_parameters: int
+    trainable_parameters: int
+    folder: Path
+    """Of the base model."""
+    plan: TrainingPlan
+    start: dict[str, Any] = field(default_factory=dict)
+    """The adapter's matrices before training, where they did not start at no effect."""
+
+    @property
+    def trainable(self) -> dict[str, Any]:
+        """Name → trainable parameter, in the order of the model."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Name → factor on the learning rate, for parameters that have one."""
+        return low_rank.rates(self.plan.method.lora, iter(self.trainable))
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether what is trained stands beside the base model."""
+        return self.plan.method.type != "full"
+
+    @property
+    def base(self) -> Any:
+        """The transformers model."""
+        return self.model.get_base_model() if self.has_adapter else self.model
+
+    @property
+    def base_parameters(self) -> int:
+        """Parameters of the base model."""
+        return self.total_parameters - (self.trainable_parameters if self.has_adapter else 0)
+
+    @contextmanager
+    def as_base(self) -> Iterator[Any]:
+        """Yield a model that answers as the base model; with method full it is loaded a second time for that."""
+        if not self.has_adapter:
+            yield _second_base(self)
+        elif self.plan.method.lora is not None and self.plan.method.lora.initialization in {"pissa", "olora"}:
+            with low_rank.started_again(self.model, self.start):
+                yield self.model
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    def save_adapter(self, out: Path, base_name: str) -> None:
+        """Save the adapter as a PEFT folder that fits the base model as it is."""
+        self.model.peft_config["default"].base_model_name_or_path = base_name
+        if self.start:
+            low_rank.save_change(self.model, self.start, out)
+            return
+        # "auto" would look for the base model's configuration under its name, to see whether the vocabulary has grown.
+        self.model.save_pretrained(out, save_embedding_layers=False)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a model folder.
+
+    Raises:
+        TrainerError: it cannot be loaded, or is not a fast one.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 - seconds
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise bad_configuration(f"model: its tokenizer cannot be loaded: {error}") from None
+    if not tokenizer.is_fast:
+        raise bad_configuration("model: its tokenizer has no tokenizer.json that the tokenizers library can load")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_architecture(model_type: str, architecture: str) -> None:
+    """Check that transformers itself knows the architecture as a causal language model.
+
+    Args:
+        model_type: of the model's configuration.
+        architecture: class that its weights are of; the model type again where the configuration names none.
+
+    Raises:
+        TrainerError: it does not (exit 78).
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: PLC0415 - seconds
+
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type, ())
+    if architecture not in {model_type, *([names] if isinstance(names, str) else names)} or not names:
+        raise bad_configuration(
+            f"model: unsupported architecture {architecture}: no causal language model that transformers knows itself"
+        )
+
+
+def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any) -> LoadedModel:
+    """Load the base model and make the method's parameters trainable, in fp32.
+
+    Raises:
+        TrainerError: the weights do not fit the architecture, or the method does not fit the model (exit 78).
+    """
+    import torch  # noqa: PLC0415 - seconds
+
+    check_method(plan)
+    torch.manual_seed(plan.hyperparameters.seed)
+    base = _load_base(folder, plan)
+    rows = base.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise bad_configuration(
+            f"model: its tokenizer has {len(tokenizer)} tokens, more than the {rows} of its embedding"
+        )
+    return prepare_method(base, plan, tokenizer, folder)
+
+
+def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, task_type: str = CAUSAL) -> LoadedModel:
+    """Make the method's parameters trainable, in fp32.
+
+    Args:
+        base: the transformers model, frozen or not; quantized for qlora.
+        plan: what is computed.
+        tokenizer: of the model.
+        folder: of the base model.
+        task_type: PEFT's name of what the model is for.
+
+    Raises:
+        TrainerError: the method does not fit the model (exit 78).
+    """
+    method, hyperparameters = plan.method, plan.hyperparameters
+    total = base.num_parameters()
+    start: dict[str, Any] = {}
+    if method.type == "full":
+        model = base.requires_grad_(True)  # noqa: FBT003 - torch's own
+        if hyperparameters.precision == "bf16":
+            _compute_in_bf16(model)
+    else:
+        model, start = _add_adapter(base, plan, folder, task_type)
+    if hyperparameters.gradient_checkpointing:
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        if method.type != "full":
+            model.enable_input_require_grads()
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total += trained if method.type != "full" else 0
+    return LoadedModel(model, tokenizer, total, trained, folder, plan, start)
+
+
+def load_adapter(adapter: Path, loaded: LoadedModel) -> Any:
+    """Return a saved adapter on a base model loaded anew, as its users would load it, in the same precision.
+
+    Args:
+        adapter: PEFT folder.
+        loaded: the model that was trained.
+    """
+    from peft import PeftModel  # noqa: PLC0415 - seconds
+
+    model = PeftModel.from_pretrained(_load_base(loaded.folder, loaded.plan), adapter).eval()
+    if loaded.plan.method.type in PROMPTS and loaded.plan.method.type != "prefix-tuning":
+        prompts.hide_virtual_tokens(model)
+    return model.to(loaded.model.device)
+
+
+def _load_base(folder: Path, plan: TrainingPlan) -> Any:
+    import torch  # noqa: PLC0415 - seconds
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    method, precision = plan.method.type, plan.hyperparameters.precision
+    more = {"quantization_config": quantized.quantization_config(precision)} if method == "qlora" else {}
+    try:
+        base, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            # What is trained in full keeps fp32 weights, and computes in the plan's precision.
+            dtype=torch.bfloat16 if precision == "bf16" and method != "full" else torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **more,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if "memory" in str(error).lower():
+            raise
+        raise bad_configuration(f"model: cannot be loaded: {str(error).splitlines()[0]}") from error
+    if info.get("missing_keys"):
+        names = sorted(info["missing_keys"])
+        raise bad_configuration(f"model: its weights lack {len(names)} tensors, such as {names[0]}")
+    base.config.use_cache = False
+    return quantized.prepare(base) if method == "qlora" else base
+
+
+def _add_adapter(base: Any, plan: TrainingPlan, folder: Path, task_type: str) -> tuple[Any, dict[str, Any]]:
+    """Return the PeftModel, and where its matrices start if not at no effect."""
+    from peft import get_peft_model  # noqa: PLC0415 - seconds
+
+    method, lora = plan.method, plan.method.lora
+    if lora is not None:
+        config = low_rank.lora_config(method, lora, base, task_type)
+    elif method.type in PROMPTS:
+        config = prompts.prompt_config(method, base, task_type)
+    else:
+        config = ia3.ia3_config(base, task_type)
+    try:
+        with warnings.catch_warnings():
+            # PEFT asks transformers by a name that it is about to change.
+            warnings.simplefilter("ignore", FutureWarning)
+            model = get_peft_model(base, config)
+    except ValueError as error:
+        linear = sorted({name.rsplit(".", 1)[-1] for name, m in base.named_modules() if type(m).__name__ == "Linear"})
+        raise bad_configuration(
+            f"method.lora.targetModules: {error}; linear layers of this model: {', '.join(linear)}"
+        ) from None
+    if method.type == "prefix-tuning":
+        prompts.start_prefix(model)
+    elif method.type in PROMPTS:
+        prompts.hide_virtual_tokens(model)
+    if lora is None or lora.initialization == "default":
+        return model, {}
+    if lora.initialization == "loftq":
+        quantized.start_at_the_loss(model, folder)
+    return model, low_rank.start_of(model)
+
+
+def _compute_in_bf16(model: Any) -> None:
+    """Let a model of fp32 weights compute its matrix products in bf16: mixed precision with fp32 master weights."""
+    import torch  # noqa: PLC0415
+
+    original = model.forward
+
+    @functools.wraps(original)
+    def forward(*arguments: Any, **more: Any) -> Any:
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            return original(*arguments, **more)
+
+    model.forward = forward
+
+
+def _second_base(loaded: LoadedModel) -> Any:
+    """Return the base model as it came, computing as the one that is trained."""
+    base = _load_base(loaded.folder, loaded.plan)
+    if loaded.plan.hyperparameters.precision == "bf16":
+        _compute_in_bf16(base)
+    base.set_attn_implementation(loaded.model.config._attn_implementation)
+    return base.to(loaded.model.device)

@@ -1,0 +1,102 @@
+"""LoRA, DoRA and the adapter of QLoRA: how they are added, where they start, and how they are saved."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from strop_trainer.errors import bad_configuration
+from strop_trainer.plan import LoraPlan, MethodPlan
+
+EMBEDDINGS = frozenset({"lm_head", "embed_tokens", "wte", "embed_in", "embed_out"})
+STARTS = {"default": True, "pissa": "pissa_niter_16", "olora": "olora", "loftq": True}
+"""By PEFT's names. PiSSA's fast singular value decomposition: 16 iterations come near the exact one (Meng et al. 2024,
+table 4), in seconds instead of minutes."""
+
+
+def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -> Any:
+    """Return PEFT's configuration.
+
+    Raises:
+        TrainerError: a module to save shares its weights with another (exit 78).
+    """
+    from peft import LoraConfig  # noqa: PLC0415 - seconds
+
+    if base.config.tie_word_embeddings and (tied := EMBEDDINGS & set(lora.modules_to_save)):
+        raise bad_configuration(
+            f"method.lora.modulesToSave: {', '.join(sorted(tied))} shares its weights with the other end of this model"
+        )
+    return LoraConfig(
+        task_type=task_type,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=list(lora.modules_to_save) or None,
+        use_rslora=lora.use_rslora,
+        use_dora=method.type == "dora",
+        init_lora_weights=STARTS[lora.initialization],
+    )
+
+
+def rates(lora: LoraPlan | None, names: Iterator[str]) -> dict[str, float]:
+    """Return parameter → factor on the learning rate: that of LoRA+ for the B matrices (Hayou et al. 2024)."""
+    if lora is None or lora.plus_ratio is None:
+        return {}
+    return {name: lora.plus_ratio for name in names if ".lora_B." in name or ".lora_embedding_B." in name}
+
+
+def start_of(model: Any) -> dict[str, Any]:
+    """Return copies of the adapter's matrices, by parameter."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+@contextmanager
+def started_again(model: Any, start: Mapping[str, Any]) -> Iterator[None]:
+    """Let the adapter be as it started: with PiSSA and OLoRA, that is the base model."""
+    parameters = dict(model.named_parameters())
+    now = {name: parameters[name].data for name in start}
+    try:
+        for name, value in start.items():
+            parameters[name].data = value
+        yield
+    finally:
+        for name, value in now.items():
+            parameters[name].data = value
+
+
+def save_change(model: Any, start: Mapping[str, Any], out: Path) -> None:
+    """Save what was learnt as a plain LoRA adapter of the base model as it is, of twice the rank.
+
+    An adapter that started at A0, B0 has learnt s (B A - B0 A0) = [s B, -s B0] [A; A0]: a rank of 2 r, with the scale s
+    folded into B (Meng et al. 2024, section 3; PEFT converts likewise).
+    """
+    import torch  # noqa: PLC0415 - seconds
+    from peft import get_peft_model_state_dict  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    config = copy.deepcopy(model.peft_config["default"])
+    layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    scales = {name: float(module.scaling["default"]) for name, module in layers.items()}
+    tensors: dict[str, Any] = {}
+    for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items():
+        layer, _, matrix = name.removesuffix(".weight").rpartition(".")
+        first = start.get(f"{layer}.{matrix}.default.weight")
+        if first is None:
+            tensors[name] = value.contiguous()
+        elif matrix == "lora_A":
+            tensors[name] = torch.cat([value, first]).contiguous()
+        else:
+            tensors[name] = (scales[layer] * torch.cat([value, -first], dim=1)).contiguous()
+    config.r, config.lora_alpha = 2 * config.r, 2 * config.r  # a scale of 1
+    config.use_rslora, config.init_lora_weights, config.inference_mode = False, True, True
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(out)
