@@ -92,6 +92,8 @@ def quiet_libraries() -> None:
 
     # What the libraries tell each other about names that will change.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # PEFT works them out itself where it puts tokens in front of a prompt.
+    warnings.filterwarnings("ignore", message="Position ids are not supported")
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
