@@ -218,3 +218,33 @@ def test_other_ways_to_compute_resume_to_the_same_bits(tmp_path: Path, model: Pa
     assert in_child(lambda: train(killed, plan, kill_at(3, 0))) == -signal.SIGKILL
     assert in_child(lambda: train(killed, plan)) == 0
     assert final_state(killed) == final_state(straight)
+
+
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"type": "full", "lora": None},
+        {"type": "dora", "lora": LORA},
+        {"type": "qlora", "lora": LORA},
+        {"type": "lora", "lora": {**LORA, "initialization": "pissa", "plus_ratio": 4.0}},
+        {"type": "ia3", "lora": None},
+        {"type": "prompt-tuning", "lora": None, "virtual_tokens": 5},
+        {"type": "prefix-tuning", "lora": None, "virtual_tokens": 5},
+        {"type": "p-tuning", "lora": None, "virtual_tokens": 5},
+    ],
+    ids=lambda method: method["type"],
+)
+def test_every_method_resumes_to_the_same_bits(tmp_path: Path, model: Path, method: dict, precision: str) -> None:
+    straight, killed = lay_out(tmp_path / "straight", model), lay_out(tmp_path / "killed", model)
+    hyperparameters = {"precision": precision, "packing": "virtual_tokens" not in method}
+    plan = make_plan(
+        method=method, hyperparameters=hyperparameters, artifact={"onnx": [], "merged": method["type"] == "full"}
+    )
+    assert in_child(lambda: train(straight, plan)) == 0
+    assert in_child(lambda: train(killed, plan, kill_at(3, 1))) == -signal.SIGKILL
+    assert in_child(lambda: train(killed, plan)) == 0
+    assert final_state(killed) == final_state(straight)

@@ -24,8 +24,14 @@ def quantization_config(precision: Precision) -> Any:
 
 def prepare(base: Any) -> Any:
     """Freeze the model; norms and embeddings in fp32."""
+    from bitsandbytes.nn import Linear4bit  # noqa: PLC0415
     from peft import prepare_model_for_kbit_training  # noqa: PLC0415 - seconds
 
+    for module in base.modules():
+        if isinstance(module, Linear4bit):
+            # On some CPUs, the first evaluation packs the weights for a kernel without a gradient, and leaves them so:
+            # training would go on with gradients that do not reach the layers below.
+            module.support_avx512bf16_for_cpu = False
     return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
 
 
