@@ -378,7 +378,7 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         tuple([{"source": f"pvc://a/{n}"} for n in range(count)] for count in (1, 64)),
         {"minItems": [], "maxItems": [{"source": "pvc://a/b"}] * 65},
     ),
-    "spec.dataset.format": (("auto", "jsonl"), {"enum": "xml"}),
+    "spec.dataset.format": (("auto", "jsonl", "csv", "parquet"), {"enum": "xml"}),
     "spec.dataset.maxRows": _numbers(2, 100_000_000),
     "spec.model.parameters": (
         ("1M", "135M", "0.5B", "8B", "1" * 15 + "B"),
@@ -629,7 +629,6 @@ BOUNDS: tuple[Bound, ...] = (
         "spec.dataset.columns",
         ({}, {f"column{n}": "a" for n in range(32)}),
         {"maxProperties": {f"column{n}": "a" for n in range(33)}},
-        not_yet=True,
     ),
     Bound(
         "FineTuneJob",
@@ -637,7 +636,6 @@ BOUNDS: tuple[Bound, ...] = (
         ("a", "Frage und Antwort: ß", "a" * 128),
         {"minLength": "", "maxLength": "a" * 129, "form": "a\tb"},
         {"spec.dataset.columns": {"question": "a"}},
-        not_yet=True,
     ),
     Bound("FineTuneJob", "spec.method.prompt.virtualTokens", *_numbers(1, 1024), _PROMPT),
 )
@@ -701,7 +699,7 @@ def _key_rules(kind: str, path: str, value: Any, accept: tuple[str, ...], reject
         "keys have ",
         tuple({path: {key: value}} for key in accept),
         tuple({path: {key: value}} for key in reject),
-        only_not_yet=path == "spec.dataset.columns" or path.startswith("spec.evaluation"),
+        only_not_yet=path.startswith("spec.evaluation"),
     )
 
 
@@ -786,17 +784,16 @@ RULES: tuple[RuleCase, ...] = (
             *({"spec.distributed": {"strategy": name}} for name in ("ddp", "zero-1", "zero-2", "zero-3")),
         ),
     ),
-    _not_yet(
+    RuleCase(
+        "FineTuneJob",
+        "spec",
         ".dataset.format",
-        "reads auto, jsonl",
-        ({"spec.dataset.format": ABSENT}, {"spec.dataset.format": "auto"}),
-        ({"spec.dataset.format": "csv"}, {"spec.dataset.format": "parquet"}),
-    ),
-    _not_yet(
-        ".dataset.columns",
-        "trains chat, whose rows",
-        ({"spec.dataset.columns": ABSENT},),
-        ({"spec.dataset.columns": {}}, {"spec.dataset.columns": {"question": "q"}}),
+        "text is for task text-generation",
+        (
+            {"spec.dataset.format": "csv"},
+            {"spec.task": "text-generation", "spec.dataset.format": "text", "spec.evaluation": ABSENT},
+        ),
+        ({"spec.dataset.format": "text"},),
     ),
     _not_yet(
         ".training.precision",

@@ -149,3 +149,10 @@ def test_rows_that_are_named_are_not_split_off() -> None:
     training, reasons = reasoned(dataset__validation=[{"source": "pvc://d/held.jsonl"}])
     assert [file.source for file in training.dataset.validation] == ["pvc://d/held.jsonl"]
     assert "dataset.validationSplit" not in reasons
+
+
+@pytest.mark.parametrize(("task", "tokens"), [("chat", 64), ("translation", 128), ("summarization", 128)])
+def test_answers_have_the_length_of_their_task(task: str, tokens: int) -> None:
+    training, reasons = reasoned(task=task)
+    assert training.evaluation.max_new_tokens == tokens
+    assert reasons["evaluation.maxNewTokens"] == ("short answers" if tokens == 64 else "a few sentences")

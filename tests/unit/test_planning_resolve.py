@@ -186,9 +186,9 @@ def test_credentials_and_work_volume_are_placed() -> None:
 def test_what_a_newer_schema_admits_is_refused_here_too() -> None:
     job = job_of()
     with pytest.raises(PlanError) as refused:
-        resolve(Job(job.namespace, job.name, job.spec.model_copy(update={"task": "translation"})), [BIG])
+        resolve(Job(job.namespace, job.name, job.spec.model_copy(update={"task": "painting"})), [BIG])
     assert refused.value.reason == "Unsupported"
-    assert "spec.task: found translation" in refused.value.message
+    assert "spec.task: found painting" in refused.value.message
 
 
 def test_a_resource_of_another_schema_is_refused_with_its_field() -> None:

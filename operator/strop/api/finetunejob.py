@@ -51,11 +51,17 @@ DATA_SOURCE = Form(
 JOB_NAME_LENGTH = 50
 """Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""
 
-SUPPORTED_TASKS: tuple[Task, ...] = ("chat",)
+SUPPORTED_TASKS: tuple[Task, ...] = (
+    "chat",
+    "text-generation",
+    "instruction",
+    "question-answering",
+    "translation",
+    "summarization",
+)
 """What this version trains. The schema holds all that v1alpha1 will; admission refuses the rest in words."""
 SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     "task": SUPPORTED_TASKS,
-    "dataset.format": ("auto", "jsonl"),
     "training.precision": ("bf16", "fp32"),
 }
 """Field of the spec → the values of its enumeration that this version can do."""
@@ -177,7 +183,11 @@ class DatasetSpec(ApiModel):
     validation_split: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
         default=None, description="Fraction of the training rows that is held out, by a seeded shuffle. Left out: 0.1."
     )
-    format: Literal["auto", "jsonl", "csv", "parquet"] = Field(default="auto", description="Format of the files.")
+    format: Literal["auto", "jsonl", "csv", "parquet", "text"] = Field(
+        default="auto",
+        description="Format of the files: jsonl (also JSON lists), csv (with a header; comma, semicolon or tab), "
+        "parquet, or text (for text-generation: two empty lines set documents apart). auto: by suffix and content.",
+    )
     columns: Annotated[dict[ColumnName, ColumnName], Field(max_length=32)] | None = Field(
         default=None, description="Name that the task expects → name in the files."
     )
@@ -405,7 +415,8 @@ class EvaluationSpec(ApiModel):
         default=None, description="Held-out rows that are answered by generation and compared. Left out: 20."
     )
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = Field(
-        default=None, description="Longest generated answer, in tokens. Left out: 64."
+        default=None,
+        description="Longest generated answer, in tokens. Left out: 64; 128 for translation and summarization.",
     )
     minimum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
@@ -542,16 +553,16 @@ NOT_YET: tuple[Rule, ...] = (
         ".distributed",
         _one_process,
     ),
-    _supported("dataset.format", "reads {}; other formats are not there yet"),
-    _not_yet(
-        "!has(self.dataset.columns)",
-        "trains chat, whose rows have no columns to map",
-        ".dataset.columns",
-        lambda self: self.dataset.columns is None,
-    ),
     _supported("training.precision", "trains in {}; other precisions are not there yet"),
 )
 """What the schema holds already and this version cannot do."""
+
+TEXT_FILES = Rule(
+    "self.dataset.format != 'text' || self.task == 'text-generation'",
+    "text is for task text-generation: the rows of other tasks have columns",
+    ".dataset.format",
+    check=lambda self: self.dataset.format != "text" or self.task == "text-generation",
+)
 
 
 def _exports(self: FineTuneJobSpec) -> bool:
@@ -671,7 +682,7 @@ _IMMUTABLE: tuple[Rule, ...] = (
 class FineTuneJobSpec(ApiModel):
     """A fine-tuning job. Fixed once created, but for suspend, activeDeadlineSeconds and ttlSecondsAfterFinished."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, *METHOD_RULES, *METRIC_RULES, *_IMMUTABLE)
+    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, TEXT_FILES, *METHOD_RULES, *METRIC_RULES, *_IMMUTABLE)
 
     task: Task = Field(description=f"What the model learns to do. This version trains: {', '.join(SUPPORTED_TASKS)}.")
     model: ModelSpec = Field(description="The base model.")

@@ -13,6 +13,14 @@ from strop.api import names
 from strop.api.finetunejob import PROMPT_METHODS, FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
+from strop.planning.labelled import (
+    ANSWER_LENGTH,
+    LABEL_TASKS,
+    MAX_LENGTH,
+    PACKING,
+    PRECISION,
+    label_learning_rate,
+)
 from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
 from strop_trainer.plan import (
@@ -21,6 +29,7 @@ from strop_trainer.plan import (
     Hyperparameters,
     MethodPlan,
     Precision,
+    Task,
 )
 
 _SMALL_MODEL: Final = 1_000_000_000
@@ -31,6 +40,8 @@ _SMALL_BATCH: Final = 8
 _FEW_ROWS: Final = 256
 _MAX_LENGTH: Final = 1024
 _PASS_TOKENS: Final = 2048
+_LONG_ANSWERS: Final = ("summarization", "translation")
+_TEXT_TOKENS: Final = 128
 _SEED: Final = 42
 _CHECKPOINTS_A_RUN: Final = 10
 _CHECKPOINT_STEPS: Final = 50
@@ -46,7 +57,9 @@ def resolve_hyperparameters(
     """
     given = spec.training or TrainingSpec()
     pick = chooser.choose
-    learning_rate = pick("training.learningRate", given.learning_rate, *learning_rate_of(spec, facts))
+    labels = spec.task in LABEL_TASKS
+    rate = label_learning_rate(spec, facts) if labels else learning_rate_of(spec, facts)
+    learning_rate = pick("training.learningRate", given.learning_rate, *rate)
     scheduler = pick(
         "training.scheduler",
         given.scheduler,
@@ -60,25 +73,27 @@ def resolve_hyperparameters(
     warmup_ratio = pick("training.warmupRatio", given.warmup_ratio, *_warmup(given.max_steps))
     weight_decay = pick("training.weightDecay", given.weight_decay, 0.0, _no_decay(method))
     max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
-    max_length = _max_length(given, method, facts, chooser)
+    max_length = _max_length(given, method, facts, chooser, _usual_length(spec.task, facts))
     effective, micro = _batch(spec.dataset.max_rows, given, max_length, chooser)
-    prompts = method.type in PROMPT_METHODS
     packing = pick(
         "training.packing",
         given.packing,
-        not prompts,
-        f"{method.type} puts tokens in front of each row"
-        if prompts
-        else "no time is spent on padding; rows are kept apart by their position ids",
+        *_packing(method, labels=labels),
     )
     precision: Precision = pick(
         "training.precision",
         given.precision,
-        "bf16",
-        "recent CPUs and accelerators have it; not chosen by the pool, so that the plan is the same anywhere",
+        *(
+            PRECISION
+            if labels and (facts.parameters is None or facts.parameters <= _SMALL_MODEL)
+            else (
+                "bf16",
+                "recent CPUs and accelerators have it; not chosen by the pool, so that the plan is the same anywhere",
+            )
+        ),
     )
     gradient_checkpointing = pick(
-        "training.gradientCheckpointing", given.gradient_checkpointing, *_checkpointing(method, facts)
+        "training.gradientCheckpointing", given.gradient_checkpointing, *_checkpointing(method, facts, labels=labels)
     )
     seed = pick("training.seed", given.seed, _SEED, "fixed, so that a run can be repeated")
     deterministic = pick(
@@ -122,7 +137,13 @@ def resolve_evaluation(spec: FineTuneJobSpec, chooser: Chooser) -> EvaluationPla
             "answers take long to generate on a CPU; more rows make the metric finer",
         ),
         max_new_tokens=chooser.choose(
-            "evaluation.maxNewTokens", given.max_new_tokens if given else None, default.max_new_tokens, "short answers"
+            "evaluation.maxNewTokens",
+            given.max_new_tokens if given else None,
+            *(
+                (_TEXT_TOKENS, "a few sentences")
+                if spec.task in _LONG_ANSWERS
+                else (default.max_new_tokens, "short answers")
+            ),
         ),
         minimum=(given.minimum if given else None) or {},
         maximum=(given.maximum if given else None) or {},
@@ -155,7 +176,9 @@ def _no_decay(method: MethodPlan) -> str:
     return "a few passes at a low rate stay near the base model" if method.type == "full" else "few parameters"
 
 
-def _checkpointing(method: MethodPlan, facts: ModelFacts) -> tuple[bool, str]:
+def _checkpointing(method: MethodPlan, facts: ModelFacts, *, labels: bool) -> tuple[bool, str]:
+    if labels and facts.parameters is None:
+        return False, "encoders are small"
     if method.type == "prefix-tuning":
         return False, "what is recomputed would not see the prefix"
     if facts.parameters is None or facts.parameters > _SMALL_MODEL:
@@ -163,7 +186,26 @@ def _checkpointing(method: MethodPlan, facts: ModelFacts) -> tuple[bool, str]:
     return False, "activations of a model up to 1B fit"
 
 
-def _max_length(given: TrainingSpec, method: MethodPlan, facts: ModelFacts, chooser: Chooser) -> int:
+def _packing(method: MethodPlan, *, labels: bool) -> tuple[bool, str]:
+    if labels:
+        return PACKING
+    if method.type in PROMPT_METHODS:
+        return False, f"{method.type} puts tokens in front of each row"
+    return True, "no time is spent on padding; rows are kept apart by their position ids"
+
+
+def _usual_length(task: Task, facts: ModelFacts) -> tuple[int, str]:
+    """Return how long a row may be where neither job nor model says more."""
+    if task in LABEL_TASKS:
+        return MAX_LENGTH
+    if task == "question-answering" and facts.shape is None:
+        return ANSWER_LENGTH
+    return _MAX_LENGTH, "most chat rows are shorter; how many were cut is reported"
+
+
+def _max_length(
+    given: TrainingSpec, method: MethodPlan, facts: ModelFacts, chooser: Chooser, usual: tuple[int, str]
+) -> int:
     context, virtual = facts.context_length, method.virtual_tokens or 0
     limit = None if context is None else max(1, context - virtual)
     if given.max_length is not None and limit is not None and given.max_length > limit:
@@ -176,8 +218,8 @@ def _max_length(given: TrainingSpec, method: MethodPlan, facts: ModelFacts, choo
     return chooser.choose(
         "training.maxLength",
         given.max_length,
-        min(_MAX_LENGTH, limit or _MAX_LENGTH),
-        "most chat rows are shorter; how many were cut is reported",
+        min(usual[0], limit or usual[0]),
+        usual[1],
     )
 
 
