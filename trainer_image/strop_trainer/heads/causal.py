@@ -11,6 +11,7 @@ from strop_trainer import evaluation
 from strop_trainer.context import say
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.tasks.plain_template import keep_template
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
@@ -114,8 +115,9 @@ class CausalHead:
 
     def export(self, run: Run) -> None:
         """Write the adapter, fold it into the base model and build the ONNX folders."""
-        artifact = run.plan.training.artifact
+        artifact, template = run.plan.training.artifact, run.loaded.tokenizer.chat_template
         _save(run)
+        keep_template(template, run.artifact("merged"))
         gc.collect()
         if not artifact.onnx:
             return
