@@ -15,7 +15,8 @@ TRAINER_BYTES = 2.5e9
 
 TRAIN_A_STEP = """
 import tempfile
-import matplotlib.pyplot, onnx, onnxruntime, onnxruntime_genai, peft, tokenizers, torch, transformers, trl
+import matplotlib.pyplot, onnx, onnxruntime, onnxruntime_genai, peft, tokenizers, torch, transformers
+import bitsandbytes, pyarrow.parquet, rouge_score, sacrebleu, seqeval, sklearn.metrics
 assert not torch.cuda.is_available()
 config = transformers.LlamaConfig(
     vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
