@@ -67,8 +67,8 @@ def test_what_fits_nowhere_is_refused_with_the_numbers_of_each_pool() -> None:
     pools = [pool_of("small", memory_per_node="1Gi"), pool_of("smaller", memory_per_node="512Mi")]
     found = refusal(job_of(), pools)
     assert found.reason == "NoPoolFits"
-    assert "small: needs 6656Mi of memory, a node has 1Gi" in found.message
-    assert "smaller: needs 6656Mi of memory, a node has 512Mi" in found.message
+    assert "small: needs 3840Mi of memory, a node has 1Gi" in found.message
+    assert "smaller: needs 3840Mi of memory, a node has 512Mi" in found.message
     assert "preset smollm2-135m" in found.message
     assert "maxLength" in found.message
 

@@ -14,13 +14,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from strop_trainer.tasks.base import Example
+if TYPE_CHECKING:
+    from strop_trainer.tasks.base import Example
 
 ATTENTION = "strop_segments"
-CPU_PASS_TOKENS = 512
-"""On a CPU, longer packed passes are hardly faster, and every token takes memory."""
 DRIFT_LIMIT = 0.05
 """Packed and alone may differ by rounding: relative to the norm of the logits, bf16 included."""
 
@@ -214,6 +213,8 @@ def keeps_rows_apart(model: Any, vocabulary: int) -> tuple[bool, str]:
     they are when the row is alone. The model's attention must be `strop_segments`.
     """
     import torch  # noqa: PLC0415
+
+    from strop_trainer.tasks.base import Example  # noqa: PLC0415 - tasks import this module
 
     def ids(seed: int, length: int) -> list[int]:
         return [random.Random(seed).randrange(vocabulary) for _ in range(length)]  # noqa: S311

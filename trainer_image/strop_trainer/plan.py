@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 SCHEMA: Final = "strop.dev/plan/v1alpha1"
+CPU_PASS_TOKENS: Final = 512
+"""About what a packed forward pass has on a CPU: more are hardly faster, and every token takes memory."""
 
 Task = Literal[
     "chat",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strop.api.finetunejob import LORA_METHODS
 from strop.cli.errors import bad_configuration
 from strop.cli.notes import size_missing
 from strop.cli.planned import jobs_in
@@ -45,16 +44,10 @@ def _estimated(job: Job) -> Estimated:
         training = resolve_training(job.spec, facts, Chooser())
     except PlanError as error:
         raise bad_configuration(f"{job.namespace}/{job.name}: {error.message}") from None
-    lora = training.method.lora
     if facts.shape is None or facts.parameters is None:
         raise bad_configuration(size_missing(job))
-    if lora is None:
-        raise bad_configuration(
-            f"{job.namespace}/{job.name}: spec.method.type: found {training.method.type}, estimates are made for: "
-            f"{', '.join(LORA_METHODS)}"
-        )
     cpu, accelerator = (
-        estimate_memory(facts.shape, facts.parameters, training, lora, accelerator=on, basis=facts.basis)
+        estimate_memory(facts.shape, facts.parameters, training, accelerator=on, basis=facts.basis)
         for on in (False, True)
     )
-    return Estimated(job, training, cpu, accelerator, host_bytes(facts.parameters))
+    return Estimated(job, training, cpu, accelerator, host_bytes(facts.parameters, training))

@@ -1,7 +1,7 @@
-"""A first estimate of the memory of a LoRA run, before anything is fetched.
+"""A first estimate of the memory of a run, before anything is fetched.
 
 It leans towards too much: a job that is refused can be given more, one that is killed half-way has wasted its time.
-All sizes are bytes of one rank; shapes are (B, T) = (rows, tokens) of one forward pass.
+All sizes are bytes of one rank; h is the width of the model, a token and layer that of one token in one layer.
 """
 
 from __future__ import annotations
@@ -10,92 +10,202 @@ from typing import Final
 
 from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
-from strop_trainer.plan import LoraPlan, MemoryEstimate, Precision, TrainingPlan
+from strop_trainer.plan import CPU_PASS_TOKENS, MemoryEstimate, Precision, Task, TrainingPlan
 
 BYTES: Final[dict[Precision, int]] = {"fp32": 4, "bf16": 2, "fp16": 2}
+FP32: Final = BYTES["fp32"]
+NF4_BYTES: Final = 0.52
+"""A weight in 4 bits, and its share of a block's scale, itself of 8 bits (Dettmers et al. 2023, §3): 0.516."""
 RUNTIME_BYTES: Final = GIB
-"""Python, torch, transformers and their buffers in a process without a model: 0.5 GiB seen, and slack."""
+"""Python, torch, transformers and their buffers in a process without a model: 0.9 GiB seen, and slack."""
 ACCELERATOR_RUNTIME_BYTES: Final = GIB
 """Context of the accelerator's driver and kernels' workspaces."""
 FRAGMENTATION: Final = 1.1
 """What the caching allocator of an accelerator holds over what is in use."""
 HEAP_FRAGMENTATION: Final = 1.5
-"""The same for the C library's heap, which activations of many sizes leave with holes: 1.4 to 1.5 seen."""
+"""The same for the C library's heap, which activations of many sizes leave with holes: 1.4 to 1.5 seen. Logits are so
+large that they go back to the system at once."""
 
-_MASTER_BYTES: Final = 4
+_LABELS: Final[frozenset[Task]] = frozenset({"text-classification", "token-classification"})
+_PADDED: Final[frozenset[Task]] = _LABELS | {"question-answering"}
+"""Tasks whose rows are not packed, or not by every kind of model."""
 _ADAM_BYTES: Final = 8
 """Two fp32 moments a trained parameter (Kingma & Ba 2015)."""
 
 
-def lora_parameters(shape: Shape, lora: LoraPlan) -> int:
-    """Return how many parameters LoRA trains: rank x (inputs + outputs) of each adapted layer (Hu et al. 2021, §4.1).
+def trained_parameters(shape: Shape, parameters: int, training: TrainingPlan) -> int:
+    """Return how many parameters a method trains.
 
-    Named target modules are counted as if all linear layers were adapted: their shapes are not known by name.
+    - full: all.
+    - lora, qlora: rank x (inputs + outputs) of each adapted layer (Hu et al. 2021, §4.1); dora: and a magnitude an
+      output (Liu et al. 2024, §4.1). Named target modules are counted as if all linear layers were adapted, and each
+      module to save as the largest there is, the embedding: their shapes are not known by name.
+    - ia3: a factor for each key, value and inner activation of the MLP (Liu et al. 2022, §3.3).
+    - prompt-tuning: the tokens; prefix-tuning: a key and a value of each in each layer; p-tuning: the tokens, and
+      three linear layers that make them, as PEFT has it.
     """
-    return shape.layers * sum(lora.rank * (inputs + outputs) for inputs, outputs in shape.linear_layers)
+    method = training.method
+    virtual, keys = method.virtual_tokens or 0, shape.kv_heads * shape.head_dim
+    if method.lora is not None:
+        rank = method.lora.rank
+        layer = sum(rank * (inputs + outputs) for inputs, outputs in shape.linear_layers)
+        if method.type == "dora":
+            layer += sum(outputs for _, outputs in shape.linear_layers)
+        return shape.layers * layer + len(method.lora.modules_to_save) * shape.vocabulary * shape.hidden
+    if method.type == "ia3":
+        return shape.layers * (2 * keys + shape.intermediate)
+    if method.type == "prefix-tuning":
+        return shape.layers * virtual * 2 * keys
+    if method.type == "p-tuning":
+        return virtual * shape.hidden + 3 * (shape.hidden + 1) * shape.hidden
+    return virtual * shape.hidden if method.type == "prompt-tuning" else parameters
 
 
-def activation_bytes(shape: Shape, training: TrainingPlan) -> int:
-    """Return what is kept for the backward pass of one forward pass, logits included.
+def weight_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
+    """Return the weights while they are trained: what is trained in fp32, what is frozen in the compute precision.
+
+    QLoRA has linear layers in 4 bits, embeddings and head in fp32.
+    """
+    if training.method.type == "full":
+        return FP32 * parameters
+    adapter = FP32 * trained_parameters(shape, parameters, training)
+    if training.method.type == "qlora":
+        embeddings = _embeddings(shape)
+        return FP32 * embeddings + round(NF4_BYTES * max(0, parameters - embeddings)) + adapter
+    return BYTES[training.hyperparameters.precision] * parameters + adapter
+
+
+def pass_tokens(training: TrainingPlan, *, accelerator: bool) -> int:
+    """Return the most tokens of one forward pass, those that a method puts in front of each row included.
+
+    On a CPU, packed rows are shared among passes of CPU_PASS_TOKENS on average, the longest first, each to the pass
+    with the fewest tokens that has a place. Hence a pass with less than the average may get a row as long as what it
+    has, and the pass of the longest row gets no more than its share of an average one besides.
+    """
+    h = training.hyperparameters
+    rows, length = h.micro_batch_size, h.max_length
+    tokens = rows * (length + (training.method.virtual_tokens or 0))
+    if accelerator or not _packs(training):
+        return tokens
+    filled = CPU_PASS_TOKENS + min(length, CPU_PASS_TOKENS)
+    longest = length + CPU_PASS_TOKENS - CPU_PASS_TOKENS // rows
+    return min(tokens, max(filled, longest))
+
+
+def layer_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> int:
+    """Return what the layers keep of one forward pass for the backward pass.
 
     Counted by what autograd saves, in the manner of Korthikanti et al. 2022 ("Reducing Activation Recomputation in
     Large Transformer Models", §4.1); the T x T attention matrix is missing, since fused attention never stores it.
-    A token and layer:
+    With gradient checkpointing (Chen et al. 2016) a layer keeps its input alone, and one layer at a time the rest.
+    """
+    tokens = pass_tokens(training, accelerator=accelerator)
+    layer = tokens * token_bytes(shape, training, accelerator=accelerator) + _kept_of_weights(shape, training)
+    if not training.hyperparameters.gradient_checkpointing:
+        return shape.layers * layer
+    return shape.layers * tokens * _stream_bytes(training) * shape.hidden + layer
+
+
+def token_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> int:
+    """Return what is kept of a token and layer.
+
+    By any method:
 
     - both norms' inputs, in fp32;
-    - queries, keys and values as attention reads them, and its output;
-    - gate, its activation and up;
-    - each adapted layer's input, which PEFT casts to fp32 for the adapter, and dropout's mask and output besides.
+    - queries, keys and values as attention reads them, and its output; packed rows are read in fp32 on a CPU;
+    - gate, its activation and up.
 
-    The frozen weights' own inputs are not saved. On SmolLM2-135M this is 36.9 kB, and 56.8 kB with dropout; 57.1 kB was
-    measured there. With gradient checkpointing (Chen et al. 2016) a layer keeps its input alone, and one layer at a
-    time the rest. Logits are (T, vocabulary) in compute precision and three times in fp32: cast, normalised, gradient.
-    All tokens are taken to have a target, which is an upper bound for chat.
+    lora, qlora and full keep the linear layers' inputs besides: the norms' outputs, attention's and the MLP's product;
+    and of the adapter a few columns. full trains the norms, which keep what they scale. qlora computes in fp32 around
+    its 4 bits. The other ways of PEFT cast what they read: dora keeps the input of each layer in fp32 and both outputs
+    that its magnitudes scale, ia3 the MLP's product. Dropout keeps a mask and what it lets through, but for lora, whose
+    masks are made again.
+
+    SmolLM2-135M in bf16, packed, on a CPU, as measured (and by this count): lora 26.8 kB (26.7), full 31.7 (31.1),
+    dora 71.5 (71.3), with dropout 101.6 (101.6), qlora 42.8 (42.7), with dropout 69.4 (69.6), ia3 26.9 (28.0); padded:
+    lora 22.5 (22.5), prompt- and p-tuning 17.0 (16.9), prefix-tuning 18.7 (18.4).
     """
-    h = training.hyperparameters
-    size = BYTES[h.precision]
-    tokens = h.micro_batch_size * h.max_length
+    method, packed = training.method, _packs(training)
+    size = _compute_bytes(training)
+    read = FP32 if packed and not accelerator else size
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    adapted = sum(inputs for inputs, _ in shape.linear_layers)
-    copies = 2 if training.method.lora and training.method.lora.dropout else 1
-    token = (
-        2 * _MASTER_BYTES * shape.hidden
-        + size * (2 * queries + 2 * keys + 3 * shape.intermediate)
-        + copies * _MASTER_BYTES * adapted
+    inputs = sum(inputs for inputs, _ in shape.linear_layers)
+    outputs = sum(outputs for _, outputs in shape.linear_layers)
+    dropout = method.lora is not None and method.lora.dropout > 0
+
+    kept = 2 * FP32 * shape.hidden + read * (2 * queries + 2 * keys) + 3 * size * shape.intermediate
+    if method.type in {"lora", "full"} or (method.type == "qlora" and not dropout):
+        copied = queries if packed else 0
+        kept += size * (2 * shape.hidden + copied + shape.intermediate)
+    if method.type == "full":
+        kept += 2 * FP32 * shape.hidden
+    elif method.type == "dora":
+        kept += FP32 * (inputs + outputs) + size * outputs
+    elif method.type == "ia3":
+        kept += size * queries + FP32 * shape.intermediate + 2 * size * keys
+    elif method.type == "prefix-tuning":
+        kept += 2 * size * (queries - keys)
+    if method.lora is not None:
+        kept += size * method.lora.rank * len(shape.linear_layers)
+    if dropout and method.type != "lora":
+        kept += 2 * FP32 * inputs if method.type == "qlora" else FP32 * (inputs + outputs) - size * outputs
+    return kept
+
+
+def logits_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> int:
+    """Return the logits: (T, vocabulary) in compute precision and three times in fp32: cast, normalised, gradient.
+
+    The output layer runs on tokens with a target alone. All are taken to have one, an upper bound for chat. Models that
+    give labels have a few logits, which are left out.
+    """
+    if training.task in _LABELS:
+        return 0
+    tokens = pass_tokens(training, accelerator=accelerator)
+    return tokens * shape.vocabulary * (_compute_bytes(training) + 3 * FP32)
+
+
+def activation_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> int:
+    """Return what one forward pass keeps for the backward pass, logits included."""
+    head = _compute_bytes(training) * shape.vocabulary * shape.hidden if _casts_weights(training) else 0
+    return (
+        layer_bytes(shape, training, accelerator=accelerator)
+        + logits_bytes(shape, training, accelerator=accelerator)
+        + head
     )
-    layer = tokens * token
-    layers = shape.layers * tokens * size * shape.hidden + layer if h.gradient_checkpointing else shape.layers * layer
-    logits = tokens * shape.vocabulary * (size + 3 * _MASTER_BYTES)
-    return layers + logits
 
 
-def export_bytes(parameters: int) -> int:
+def export_bytes(parameters: int, training: TrainingPlan) -> int:
     """Return the host memory that export and proof need beside the runtime.
 
     The adapter is merged into fp32 weights, and the ONNX builder holds a second copy while it writes; the proof runs
-    the fp32 export beside PyTorch: two copies at a time.
+    the fp32 export beside PyTorch: two copies at a time. Where nothing is merged, the adapter is tried on a second copy
+    of the base model.
     """
-    return 2 * parameters * BYTES["fp32"]
+    method, artifact = training.method, training.artifact
+    moved = method.type == "qlora" or (method.lora is not None and method.lora.initialization != "default")
+    merged = method.type == "full" or artifact.onnx or artifact.merged or moved
+    return 2 * parameters * (FP32 if merged else BYTES[training.hyperparameters.precision])
 
 
 def estimate_memory(
-    shape: Shape, parameters: int, training: TrainingPlan, lora: LoraPlan, *, accelerator: bool, basis: str
+    shape: Shape, parameters: int, training: TrainingPlan, *, accelerator: bool, basis: str
 ) -> MemoryEstimate:
     """Return the estimate for the memory that training uses: the accelerator's, or the pod's on a CPU.
 
     On a CPU `overhead` also covers by how much export needs more than training, since both share the pod's memory.
     """
-    trained = lora_parameters(shape, lora)
-    weights = parameters * BYTES[training.hyperparameters.precision] + trained * _MASTER_BYTES
-    gradients = trained * _MASTER_BYTES
+    trained = trained_parameters(shape, parameters, training)
+    weights = weight_bytes(shape, parameters, training)
+    gradients = trained * FP32
     optimizer = trained * _ADAM_BYTES
-    activations = activation_bytes(shape, training)
+    activations = activation_bytes(shape, training, accelerator=accelerator)
     in_use = weights + gradients + optimizer + activations
     if accelerator:
         overhead = ACCELERATOR_RUNTIME_BYTES + round(in_use * (FRAGMENTATION - 1))
     else:
-        training_peak = in_use + round(activations * (HEAP_FRAGMENTATION - 1))
-        overhead = RUNTIME_BYTES + max(training_peak, export_bytes(parameters)) - in_use
+        layers = layer_bytes(shape, training, accelerator=False)
+        training_peak = in_use + round(layers * (HEAP_FRAGMENTATION - 1))
+        overhead = RUNTIME_BYTES + max(training_peak, export_bytes(parameters, training)) - in_use
     return MemoryEstimate(
         weights=weights,
         gradients=gradients,
@@ -107,12 +217,56 @@ def estimate_memory(
     )
 
 
-def host_bytes(parameters: int) -> int:
+def host_bytes(parameters: int, training: TrainingPlan) -> int:
     """Return the memory of a pod that trains on an accelerator: it loads the weights, and exports on the CPU."""
-    return RUNTIME_BYTES + export_bytes(parameters)
+    return RUNTIME_BYTES + export_bytes(parameters, training)
 
 
-def work_volume_bytes(parameters: int, *, downloads: bool) -> int:
-    """Return the size of the work volume: the merged fp32 weights, checkpoints of the adapter, and a model fetched."""
-    fp32 = parameters * BYTES["fp32"]
-    return 2 * fp32 + (fp32 if downloads else 0) + 2 * GIB
+def work_volume_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool) -> int:
+    """Return the size of the work volume: the merged fp32 weights and their export, checkpoints, and a model fetched.
+
+    A checkpoint holds what is trained and its two moments; one more than are kept is there while it is written.
+    """
+    fp32 = parameters * FP32
+    checkpoint = trained_parameters(shape, parameters, training) * (FP32 + _ADAM_BYTES)
+    return 2 * fp32 + (fp32 if downloads else 0) + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+
+
+def _embeddings(shape: Shape) -> int:
+    """Return the weights of embedding and head."""
+    return shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+
+
+def _packs(training: TrainingPlan) -> bool:
+    return training.hyperparameters.packing and training.task not in _PADDED
+
+
+def _compute_bytes(training: TrainingPlan) -> int:
+    """Return the bytes of a number that linear layers compute; around QLoRA's 4 bits it is fp32."""
+    return FP32 if training.method.type == "qlora" else BYTES[training.hyperparameters.precision]
+
+
+def _stream_bytes(training: TrainingPlan) -> int:
+    """Return the bytes of a number that goes from layer to layer: in fp32 where embeddings are."""
+    return FP32 if training.method.type == "full" else _compute_bytes(training)
+
+
+def _casts_weights(training: TrainingPlan) -> bool:
+    """Whether fp32 weights are cast for a pass, and the copies kept until its end."""
+    return training.method.type == "full" and training.hyperparameters.precision != "fp32"
+
+
+def _kept_of_weights(shape: Shape, training: TrainingPlan) -> int:
+    """Return what a layer keeps for the backward pass besides activations, however many tokens there are.
+
+    full: the weights in compute precision. dora: PEFT multiplies its matrices by a unit matrix of inputs x inputs, in
+    fp32, and keeps that and the product; with dropout it keeps the base layer's weights in fp32, too.
+    """
+    weights = sum(inputs * outputs for inputs, outputs in shape.linear_layers)
+    if _casts_weights(training):
+        return _compute_bytes(training) * weights
+    lora = training.method.lora
+    if training.method.type != "dora" or lora is None:
+        return 0
+    kept = sum(inputs * (inputs + lora.rank) + 2 * outputs for inputs, outputs in shape.linear_layers)
+    return FP32 * (kept + (weights if lora.dropout else 0))

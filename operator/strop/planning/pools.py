@@ -135,8 +135,10 @@ def _no_pool_fits(fits: Sequence[Fit], needs: Needs) -> PlanError:
     estimate = needs.cpu_estimate
     basis = f" (estimate by {estimate.basis})" if estimate else ""
     help_ = ""
-    if estimate is not None and 2 * estimate.activations > estimate.total:
-        help_ = ". Most of it is activations: a smaller training.maxLength or microBatchSize needs less"
+    if estimate is not None and estimate.activations > max(
+        estimate.weights + estimate.gradients + estimate.optimizer, estimate.overhead
+    ):
+        help_ = ". The largest part is activations: a smaller training.maxLength or microBatchSize needs less"
     return PlanError(names.Reason.NO_POOL_FITS, f"the job fits no pool{basis}: {against}{help_}")
 
 

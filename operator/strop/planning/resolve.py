@@ -140,7 +140,7 @@ def _placement(
         job=job.name,
         pool=pool.name,
         image=spec.compute.image or pool.spec.image or settings.image,
-        resources=chosen.resources.model_copy(update={"work_volume": _work_volume(spec, facts, chooser)}),
+        resources=chosen.resources.model_copy(update={"work_volume": _work_volume(spec, facts, training, chooser)}),
         output=output,
         estimate=chosen.estimate,
         claims=_authorities("pvc://", sources),
@@ -151,17 +151,16 @@ def _placement(
 
 def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
     """Return what a pod needs, as far as the size of the model and the method tell."""
-    lora = training.method.lora
-    if facts.shape is None or facts.parameters is None or lora is None:
+    if facts.shape is None or facts.parameters is None:
         return Needs(cpu_estimate=None, accelerator_estimate=None, host=None, given=given, nodes=1)
     on_cpu, on_accelerator = (
-        estimate_memory(facts.shape, facts.parameters, training, lora, accelerator=accelerator, basis=facts.basis)
+        estimate_memory(facts.shape, facts.parameters, training, accelerator=accelerator, basis=facts.basis)
         for accelerator in (False, True)
     )
     return Needs(
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
-        host=host_bytes(facts.parameters),
+        host=host_bytes(facts.parameters, training),
         given=given,
         nodes=1,
     )
@@ -183,12 +182,13 @@ def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, cho
         chooser.choose("compute.resources.accelerators", None, resources.accelerators, "one process uses one")
 
 
-def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> str:
+def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, training: TrainingPlan, chooser: Chooser) -> str:
     given = spec.checkpoint.size if spec.checkpoint else None
-    if facts.parameters is None:
+    if facts.shape is None or facts.parameters is None:
         return chooser.choose("checkpoint.size", given, _UNKNOWN_WORK_VOLUME, "the size of the model is not known")
     downloads = not spec.model.source.startswith("pvc://")
-    size = memory_quantity(work_volume_bytes(facts.parameters, downloads=downloads), step=GIB)
+    needed = work_volume_bytes(facts.shape, facts.parameters, training, downloads=downloads)
+    size = memory_quantity(needed, step=GIB)
     return chooser.choose("checkpoint.size", given, size, "the model in fp32 while it is exported, and checkpoints")
 
 

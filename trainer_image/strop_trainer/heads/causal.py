@@ -11,6 +11,7 @@ from strop_trainer import evaluation
 from strop_trainer.context import say
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.tasks.plain_template import keep_template
 
 if TYPE_CHECKING:
@@ -75,8 +76,6 @@ class CausalHead:
 
     def pass_tokens(self, run: Run) -> int | None:
         """Return the tokens that a packed forward pass is bounded to, or None."""
-        from strop_trainer.batches import CPU_PASS_TOKENS  # noqa: PLC0415
-
         return CPU_PASS_TOKENS if run.loaded.model.device.type == "cpu" else None
 
     def loss(self, run: Run) -> Callable[[Batch], Any]:
