@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,12 +18,14 @@ KINDS = ["computepools", "finetunejobs", "modelversions"]
 
 
 @pytest.fixture
-def check() -> ModuleType:
+def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("chart_check", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ASK_FOR_SECONDS", 0.0)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
     return module
 
 
@@ -30,9 +33,15 @@ class Answers(BaseHTTPRequestHandler):
     """An operator at /readyz and an API server at /group."""
 
     ready = True
+    starting = 0
+    """Requests that are turned away before the first one is answered."""
     served = tuple(KINDS)
 
     def do_GET(self) -> None:
+        if self.starting:
+            type(self).starting -= 1
+            self.send_error(503)
+            return
         if self.path == "/readyz" and not self.ready:
             self.send_error(503)
             return
@@ -70,6 +79,23 @@ def test_operator_is_not_ready(check: ModuleType, answers: type[Answers], capsys
     answers.ready = False
     assert check.main() == 1
     assert "503" in capsys.readouterr().err
+
+
+def test_operator_that_is_only_just_there_is_waited_for(
+    check: ModuleType, answers: type[Answers], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "ASK_FOR_SECONDS", 30.0)
+    answers.starting = 3
+    assert check.main() == 0
+    assert answers.starting == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_waiting_ends_before_the_pod_is_ended(check: ModuleType) -> None:
+    source = SCRIPT.read_text()
+    (seconds,) = re.findall(r"^ASK_FOR_SECONDS = (.*)$", source, flags=re.MULTILINE)
+    deadline = only(render(), "Pod")["spec"]["activeDeadlineSeconds"]
+    assert 60 <= float(seconds) + 2 * check.TIMEOUT_SECONDS < deadline
 
 
 def test_a_kind_is_missing(check: ModuleType, answers: type[Answers], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """What `helm test` runs in the cluster: the operator answers by its Service's name, and its resources are served.
 
+Right after an install a Service's address or name may take some seconds to work on every node: it asks for a minute.
+
 Environment: READY_URL, the operator's readiness address; STROP_KINDS, comma-separated plural names of its resources.
 """
 
@@ -7,12 +9,16 @@ import json
 import os
 import ssl
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 
 API_GROUP = "https://kubernetes.default.svc/apis/strop.dev/v1alpha1"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT_SECONDS = 10.0
+ASK_FOR_SECONDS = 60.0
+PAUSE_SECONDS = 2.0
 
 
 def fetch(url: str, account: Path | None = None) -> bytes:
@@ -35,17 +41,24 @@ def missing_kinds(document: bytes, expected: set[str]) -> set[str]:
     return expected - {resource["name"] for resource in json.loads(document)["resources"]}
 
 
-def main() -> int:
-    """Return 0 where all is well, else 1 with the reason on the standard error."""
+def problem() -> str | None:
+    """Return what is wrong now."""
     try:
         fetch(os.environ["READY_URL"])
         missing = missing_kinds(fetch(API_GROUP, ACCOUNT), set(os.environ["STROP_KINDS"].split(",")))
     except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    if missing:
-        sys.stderr.write(f"not served under strop.dev/v1alpha1: {', '.join(sorted(missing))}\n")
-        return 1
+        return str(error)
+    return f"not served under strop.dev/v1alpha1: {', '.join(sorted(missing))}" if missing else None
+
+
+def main() -> int:
+    """Return 0 as soon as all is well, else 1 with the reason on the standard error."""
+    end = time.monotonic() + ASK_FOR_SECONDS
+    while found := problem():
+        if time.monotonic() + PAUSE_SECONDS > end:
+            sys.stderr.write(f"{found}\n")
+            return 1
+        threading.Event().wait(PAUSE_SECONDS)
     sys.stdout.write("the operator is ready and its resources are served\n")
     return 0
 
