@@ -1,6 +1,7 @@
 """What is generated of the chart is up to date; what its pages show works."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,8 @@ from tests.support.paths import REPOSITORY
 HOW_TO = REPOSITORY / "docs" / "how-to"
 INSTALL = (HOW_TO / "install.md").read_text()
 PAGES = INSTALL + (HOW_TO / "upgrade.md").read_text()
-SHOWN = [
-    yaml.safe_load(block)
-    for block in re.findall(r"```yaml\n(.*?)```", INSTALL, flags=re.DOTALL)
-    if block.startswith("# values.yaml\n")
-]
+BLOCKS = re.compile(r"```yaml\n(# values.yaml\n.*?)```", flags=re.DOTALL)
+SHOWN = [yaml.safe_load(block) for block in BLOCKS.findall(INSTALL)]
 NAMED = re.compile(r"`((?:[a-z]+[A-Za-z]*)(?:\.[a-z]+[A-Za-z]*)+)(?:: false)?`")
 
 
@@ -32,10 +30,17 @@ def test_shown_values_are_accepted(values: dict[str, Any]) -> None:
     assert helm("template", "strop", CHART, values=values).stdout
 
 
-def test_shown_install_command_is_understood() -> None:
-    (command,) = re.findall(r"^helm (install .*)$", PAGES, flags=re.MULTILINE)
-    arguments = [CHART if word == "charts/strop" else word for word in command.split()]
-    assert "STATUS: pending" in helm(*arguments, "--dry-run=client").stdout
+def test_shown_commands_work_with_the_values_that_are_shown_before_them(tmp_path: Path) -> None:
+    before, _, rest = INSTALL.partition("\nhelm install ")
+    values = tmp_path / "values.yaml"
+    values.write_text("".join(BLOCKS.findall(before)), encoding="utf-8")
+    assert {"image", "trainer", "pools", "registry"} <= set(yaml.safe_load(values.read_text()))
+    words: dict[str, str | Path] = {"charts/strop": CHART, "values.yaml": values}
+    arguments = [words.get(word, word) for word in rest.partition("\n")[0].split()]
+    shown = helm("install", *arguments, "--dry-run=client").stdout
+    assert "STATUS: pending" in shown
+    assert "registry.example/strop/operator:v1" in shown
+    assert "--values values.yaml" in INSTALL.partition("\nhelm upgrade ")[2].partition("\n")[0]
 
 
 def test_named_values_exist() -> None:
