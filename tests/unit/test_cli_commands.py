@@ -73,6 +73,16 @@ def job_file(tmp_path: Path, *others: dict[str, Any], **fields: Any) -> Path:
     return write(tmp_path / "job.yaml", manifest_of(**fields), config_map(), *others)
 
 
+def model_folder(tmp_path: Path) -> Path:
+    """Make the folder that `manifest_of` names, in a claim `models`."""
+    folder = tmp_path / "models" / manifest_of()["spec"]["model"]["source"].removeprefix("pvc://").partition("/")[2]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (folder / "model.safetensors").write_bytes(bytes(3_000_000))
+    return folder
+
+
 def states(data: Path) -> list[Path]:
     return sorted(data.glob("work/team-a/*/state"))
 
@@ -104,14 +114,46 @@ def test_validate_counts_no_file_as_valid_that_has_nothing_to_check(strop: Strop
 
 
 def test_validate_data_checks_the_rows(strop: Strop, tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
+    model_folder(tmp_path)
     answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")
     assert answer.code == 0, answer.err
-    assert "11 rows to learn from, 1 held out" in answer.out
+    assert "11 rows to learn from, 1 held out; model LlamaForCausalLM, 3 MB of weights" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("config.json", "has no config.json"),
+        ("model.safetensors", "has no weights: expected model.safetensors"),
+        ("tokenizer_config.json", "has no tokenizer"),
+    ],
+)
+def test_validate_data_checks_the_model_s_folder(strop: Strop, tmp_path: Path, missing: str, words: str) -> None:
+    (model_folder(tmp_path) / missing).unlink()
+    answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")
+    assert (answer.code, answer.out) == (66, "")
+    assert words in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_validate_data_tells_a_wrong_row_and_a_missing_model_at_once(strop: Strop, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    file = write(tmp_path / "job.yaml", manifest_of(), config_map(train__jsonl=rows(3) + "{broken\n"))
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 65
+    assert "line 4" in answer.err
+    assert manifest_of()["spec"]["model"]["source"] in answer.err
+
+
+def test_validate_data_does_not_fetch_a_model(strop: Strop, tmp_path: Path) -> None:
+    source = "hf://meta-llama/Llama-3.2-1B-Instruct"
+    answer = strop("validate", "--data", job_file(tmp_path, model__source=source))
+    assert answer.code == 0, answer.err
+    assert f"model not checked: {source} would have to be fetched" in answer.out
 
 
 def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
+    model_folder(tmp_path)
     broken = rows(3) + '{"messages": [{"role": "user", "content": "no answer"}]}\n' + "{broken\n"
     file = write(tmp_path / "job.yaml", manifest_of(), config_map(train__jsonl=broken))
     answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
@@ -122,7 +164,7 @@ def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Pat
 
 
 def test_validate_data_says_what_it_did_not_check(strop: Strop, tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
+    model_folder(tmp_path)
     source = {"source": "hf://datasets/owner/name/rows.jsonl"}
     file = job_file(tmp_path, dataset__train=[source])
     answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from strop.api import names
-from strop.cli.data_check import check_rows
+from strop.cli.data_check import check_inputs
 from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
 from strop.cli.estimates import estimate_files
 from strop.cli.logs import show_logs
@@ -95,7 +95,9 @@ def _root(
 def validate(
     files: Files,
     namespace: Namespace = None,
-    data: Annotated[bool, typer.Option("--data", help="Also check the rows, as the trainer does.")] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Also check the rows and the model's folder, as the trainer does.")
+    ] = False,
     volume: Volumes = None,
     configmap: ConfigMaps = None,
 ) -> None:
@@ -122,7 +124,7 @@ def validate(
             )
             workspace = open_workspace(item.plan, mounts, roots)
             lay_out(workspace, item.plan, bundle.config_maps, mounts, roots)
-            typer.echo(f"{item.job.namespace}/{item.job.name}: valid; {check_rows(item.plan, workspace)}")
+            typer.echo(f"{item.job.namespace}/{item.job.name}: valid; {check_inputs(item.plan, workspace)}")
 
 
 @app.command()
