@@ -19,6 +19,8 @@ from strop.api.finetunejob import (
 from strop.planning.chooser import Chooser
 from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
+from strop.planning.labelled import LABEL_TASKS
+from strop.planning.labelled import ONNX as LABEL_ONNX
 from strop.planning.memory import estimate_memory, host_bytes, work_volume_bytes
 from strop.planning.methods import resolve_method
 from strop.planning.pools import AUTO, Fit, Needs, choose_pool
@@ -109,6 +111,9 @@ def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
             f"ONNX cannot carry the tokens that {spec.method.type} puts in front of each row; the adapter is published",
         )
         onnx = OnnxSpec(enabled=False)
+    elif onnx is None and spec.task in LABEL_TASKS:
+        precisions, why = LABEL_ONNX
+        onnx = OnnxSpec(precisions=chooser.choose("output.onnx.precisions", None, precisions, why))
     elif onnx is None:
         onnx = OnnxSpec()
         chooser.choose(

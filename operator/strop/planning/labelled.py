@@ -1,0 +1,31 @@
+"""Values of the tasks whose model puts out labels: mostly encoders, small, short rows, with a head that is new."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from strop.api.finetunejob import LORA_METHODS, FineTuneJobSpec
+from strop.planning.methods import learning_rate_of
+from strop.planning.presets import ModelFacts
+from strop_trainer.plan import OnnxPrecision, Precision, Task
+
+LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
+MAX_LENGTH: Final = (256, "sentences and short paragraphs, as labels have; how many were cut is reported")
+ANSWER_LENGTH: Final = (
+    384,
+    "as SQuAD's usual: an encoder reads a longer text in windows; a larger model may take more",
+)
+PACKING: Final = (False, "rows are padded: each has outputs of its own")
+PRECISION: Final[tuple[Precision, str]] = ("fp32", "encoders are small, and a new head starts from small differences")
+ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32"], "exact; int8 is a quarter of the size")
+_LORA_RATE: Final = (5e-4, "as LoRA's for RoBERTa (Hu et al. 2021, table 9); encoders have no presets")
+_FULL_RATE: Final = (3e-5, "within BERT's 2e-5 to 5e-5 (Devlin et al. 2019, appendix A.3); encoders have no presets")
+
+
+def label_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
+    """Return the peak learning rate and why: that of encoders, unless a preset says that it is a language model."""
+    if facts.shape is None and spec.method.type in LORA_METHODS:
+        return _LORA_RATE
+    if facts.shape is None and spec.method.type == "full":
+        return _FULL_RATE
+    return learning_rate_of(spec, facts)
