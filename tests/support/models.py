@@ -120,3 +120,45 @@ def tiny_llama(
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def tiny_encoder(path: Path, architecture: str = "bert", *, seed: int = 0, **configuration: Any) -> Path:
+    """Write a random tiny encoder (fp32, 128 positions, without a head) with a WordPiece tokenizer to `path`.
+
+    Args:
+        path: the folder to make.
+        architecture: a transformers model type whose configuration has BERT's field names, or distilbert.
+        seed: of the random weights.
+        configuration: further fields of the configuration.
+    """
+    import torch  # noqa: PLC0415
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast  # noqa: PLC0415
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    core: Any = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    alphabet = [chr(code) for code in range(33, 127)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator([*TEXTS, *map(str, range(100))], trainer)
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": special[0], "unk_token": special[1], "cls_token": special[2], "sep_token": special[3]}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    if architecture == "distilbert":
+        sizes = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}
+    config: Any = AutoConfig.for_model(
+        architecture,
+        vocab_size=400,
+        pad_token_id=0,
+        **{"max_position_embeddings": 128, **sizes, **configuration},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(config, dtype=torch.float32)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path

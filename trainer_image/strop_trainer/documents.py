@@ -123,6 +123,9 @@ class ProofEntry(PlanModel):
     exact_match_onnx: float | None
     token_accuracy_pytorch: float | None
     token_accuracy_onnx: float | None
+    metrics_pytorch: dict[str, float | None] = {}
+    """The task's metrics, where it is one of labels."""
+    metrics_onnx: dict[str, float | None] = {}
     answers: list[AnswerDocument]
 
 

@@ -14,7 +14,7 @@ from strop_trainer import evaluation, registry, sources
 from strop_trainer.context import say
 from strop_trainer.errors import Preempted, TrainerError
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.heads import head_for
+from strop_trainer.heads import BY_MODEL, head_for, task_for
 from strop_trainer.methods import check_method
 from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
@@ -30,18 +30,25 @@ def check(run: Run) -> None:
     registry.clean_staging(run.settings.registry, run.output, run.settings.job_uid)
     registry.check_writable(run.settings.registry, run.output, run.settings.job_uid)
     run.settings.work.mkdir(parents=True, exist_ok=True)
-    if all(sources.is_local(file.source) for file in [*training.dataset.train, *training.dataset.validation]):
-        read_rows(run)
-    if sources.is_local(training.model.source):
-        fetch_model(run)
+    files = [*training.dataset.train, *training.dataset.validation]
+    take_in(
+        run, rows=all(sources.is_local(file.source) for file in files), model=sources.is_local(training.model.source)
+    )
 
 
 def fetch(run: Run) -> None:
     """Fetch what is remote: the rows first, so that a wrong one is told before a large model comes."""
-    if not hasattr(run, "dataset"):
-        read_rows(run)
-    if not hasattr(run, "model"):
-        fetch_model(run)
+    take_in(run, rows=True, model=True)
+
+
+def take_in(run: Run, *, rows: bool, model: bool) -> None:
+    """Read the rows and fetch the model where they are not there yet; the model first where it decides on the rows."""
+    parts: list[tuple[str, bool, Callable[[Run], None]]] = [("dataset", rows, read_rows), ("model", model, fetch_model)]
+    if run.task.name in BY_MODEL:
+        parts = [parts[1], ("dataset", rows and model, read_rows)]
+    for name, wanted, take in parts:
+        if wanted and not hasattr(run, name):
+            take(run)
 
 
 def read_rows(run: Run) -> None:
@@ -65,6 +72,7 @@ def fetch_model(run: Run) -> None:
     training = run.plan.training
     path = sources.fetch_model(training.model, run.settings)
     run.model = check_model_folder(path, training.model.source, chat=run.task.needs_chat_template)
+    run.task = task_for(run.task, run.model)
     run.head = head_for(run.task, run.model)
     run.head.check_model(run, run.model)
     say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")

@@ -6,9 +6,17 @@ from strop_trainer.errors import bad_configuration
 from strop_trainer.tasks.base import Task
 from strop_trainer.tasks.chat import ChatTask
 from strop_trainer.tasks.prompted import prompted_tasks
+from strop_trainer.tasks.text_classification import TextClassificationTask
 from strop_trainer.tasks.text_generation import TextGenerationTask
+from strop_trainer.tasks.token_classification import TokenClassificationTask
 
-_TASKS: tuple[Task, ...] = (ChatTask(), TextGenerationTask(), *prompted_tasks())
+_TASKS: tuple[Task, ...] = (
+    ChatTask(),
+    TextGenerationTask(),
+    *prompted_tasks(),
+    TextClassificationTask(),
+    TokenClassificationTask(),
+)
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
 

@@ -64,14 +64,25 @@ class LabelledExample(Example):
 class LabelledTask(Protocol):
     """A task whose model puts out one number a label, or a token."""
 
-    name: str
-    needs_chat_template: bool
-    metrics: tuple[str, ...]
-    auto_class: str
-    """The class of transformers that loads a model for it."""
-    peft_type: str
-    outputs: tuple[str, ...]
-    """Names of what the model puts out."""
+    @property
+    def name(self) -> str:
+        """Name of the task in the plan."""
+        ...
+
+    @property
+    def auto_class(self) -> str:
+        """The class of transformers that loads a model for it."""
+        ...
+
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of the task."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the model puts out."""
+        ...
 
     def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
         """Check all rows and hold some out. Needs no tokenizer and no torch."""

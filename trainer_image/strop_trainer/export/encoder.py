@@ -1,0 +1,189 @@
+"""ONNX by torch.onnx for models that put out labels: one pass, no cache; and what both sides give on the same rows."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from strop_trainer.errors import TrainerError
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.plan import OnnxPrecision
+from strop_trainer.tasks.labelled import LabelledExample, Outputs
+
+FILE: Final = "model.onnx"
+PRECISIONS: Final[tuple[OnnxPrecision, ...]] = ("fp32", "int8")
+
+
+def model_inputs(examples: Sequence[LabelledExample], pad_id: int) -> dict[str, Any]:
+    """Return rows below each other, padded on the right: int64 (R, L) each."""
+    import torch  # noqa: PLC0415 - seconds, only where it is used
+
+    longest = max(len(example.input_ids) for example in examples)
+
+    def rows(values: Sequence[Sequence[int]], fill: int) -> Any:
+        return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in values], dtype=torch.long)
+
+    inputs = {
+        "input_ids": rows([example.input_ids for example in examples], pad_id),
+        "attention_mask": rows([[1] * len(example.input_ids) for example in examples], 0),
+    }
+    if examples[0].segments:
+        inputs["token_type_ids"] = rows([example.segments for example in examples], 0)
+    return inputs
+
+
+def split_rows(outputs: Sequence[Any], examples: Sequence[LabelledExample]) -> list[Outputs]:
+    """Return each row's part of a pass's outputs, as float32 arrays without padding."""
+    longest = max(len(example.input_ids) for example in examples)
+    return [
+        tuple(
+            found[row, : len(example.input_ids)].copy() if found.ndim > 1 and found.shape[1] == longest else found[row]
+            for found in outputs
+        )
+        for row, example in enumerate(examples)
+    ]
+
+
+def export_encoder(
+    merged: Path,
+    out: Path,
+    precision: OnnxPrecision,
+    *,
+    auto_class: str,
+    outputs: Sequence[str],
+    example: LabelledExample,
+) -> None:
+    """Write model.onnx with free batch and sequence axes, configuration with its labels, and tokenizer to `out`.
+
+    Args:
+        merged: Hugging Face folder of the merged model.
+        out: the folder to make; it must not exist.
+        precision: of the weights of the matrix products. int8 is onnxruntime's dynamic quantization.
+        auto_class: of transformers.
+        outputs: names of what the model puts out.
+        example: a row to trace the model with.
+
+    Raises:
+        TrainerError: the exporter failed (exit 70), with its words.
+    """
+    import transformers  # noqa: PLC0415 - seconds
+
+    out.mkdir(parents=True)
+    model: Any = getattr(transformers, auto_class).from_pretrained(
+        merged, dtype="float32", use_safetensors=True, local_files_only=True, attn_implementation="eager"
+    )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch and onnxscript, about their own names
+            _trace(model.eval(), out / FILE, outputs, example)
+            if precision == "int8":
+                _quantize(out / FILE)
+    except Exception as error:
+        words = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        raise TrainerError(
+            ExitCode.INTERNAL, f"ONNX export in {precision} failed: {type(error).__name__}: {words}"
+        ) from error
+    transformers.AutoConfig.from_pretrained(merged, local_files_only=True).save_pretrained(out)
+    transformers.AutoTokenizer.from_pretrained(merged, local_files_only=True).save_pretrained(out)
+
+
+def _trace(model: Any, file: Path, outputs: Sequence[str], example: LabelledExample) -> None:
+    import torch  # noqa: PLC0415
+
+    class Plain(torch.nn.Module):
+        """Takes tensors by place, and gives a tuple of tensors."""
+
+        def __init__(self, names: Sequence[str]) -> None:
+            super().__init__()
+            self.model, self.names = model, names
+
+        def forward(self, *values: Any) -> Any:
+            found = self.model(**dict(zip(self.names, values, strict=True)))
+            return tuple(getattr(found, name) for name in outputs)
+
+    # Two rows of unequal length: an axis of one would be taken for a constant.
+    short = LabelledExample(example.input_ids[: max(2, len(example.input_ids) - 1)], [], segments=example.segments[:-1])
+    inputs = model_inputs([example, short], model.config.pad_token_id or 0)
+    program = torch.onnx.export(
+        Plain(list(inputs)),
+        tuple(inputs.values()),
+        dynamo=True,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        # How long rows may be is the model's own affair, which the exporter finds out.
+        dynamic_shapes={"values": tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in inputs)},
+        verbose=False,
+    )
+    program.save(str(file), external_data=sum(p.numel() for p in model.parameters()) * 4 > 2**30)
+
+
+def _quantize(file: Path) -> None:
+    """Replace the weights of matrix products by 8 bits, one scale a column, in place.
+
+    Seven of the eight bits are used: on CPUs without VNNI, products of eight would overflow.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
+
+    exact = file.with_name("exact.onnx")
+    for part in (FILE, f"{FILE}.data"):
+        if (source := file.with_name(part)).exists() and part == FILE:
+            source.rename(exact)
+    quantize_dynamic(
+        exact,
+        file,
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        extra_options={"MatMulConstBOnly": True},
+    )
+    exact.unlink()
+
+
+def run_torch(
+    merged: Path, auto_class: str, outputs: Sequence[str], batches: Sequence[Sequence[LabelledExample]]
+) -> list[Outputs]:
+    """Return what PyTorch in fp32 gives for each row."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    model: Any = (
+        getattr(transformers, auto_class)
+        .from_pretrained(merged, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+        .eval()
+    )
+    rows: list[Outputs] = []
+    with torch.inference_mode():
+        for examples in batches:
+            found = model(**model_inputs(examples, model.config.pad_token_id or 0))
+            rows += split_rows([getattr(found, name).float().numpy() for name in outputs], examples)
+    return rows
+
+
+def run_onnx(
+    folder: Path, outputs: Sequence[str], batches: Sequence[Sequence[LabelledExample]], pad_id: int, threads: int
+) -> list[Outputs]:
+    """Return what ONNX Runtime on the CPU gives for each row."""
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session: Any = onnxruntime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
+    wanted = {found.name for found in session.get_inputs()}
+    rows: list[Outputs] = []
+    for examples in batches:
+        inputs = {name: value.numpy() for name, value in model_inputs(examples, pad_id).items() if name in wanted}
+        rows += split_rows(session.run(list(outputs), inputs), examples)
+    return rows
+
+
+def weight_precision(folder: Path) -> OnnxPrecision:
+    """Return the precision of an export's weights as the graph has it."""
+    import onnx  # noqa: PLC0415
+
+    graph = onnx.load(folder / FILE, load_external_data=False).graph
+    return "int8" if any("MatMulInteger" in node.op_type for node in graph.node) else "fp32"

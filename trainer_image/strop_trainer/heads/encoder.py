@@ -1,0 +1,279 @@
+"""Models that put out labels or places: encoders, and decoders that transformers has such a head for."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from strop_trainer.context import say
+from strop_trainer.errors import bad_configuration
+from strop_trainer.evaluation import Sample
+from strop_trainer.heads import encoder_model
+
+if TYPE_CHECKING:
+    from strop_trainer.batches import Batch
+    from strop_trainer.run import Run
+    from strop_trainer.sources.model_folder import ModelFolder
+    from strop_trainer.tasks.base import Example
+    from strop_trainer.tasks.labelled import LabelledExample, LabelledTask, Labels, Outputs
+
+PROVEN_ROWS = 200
+"""Held-out rows on which both sides are run, at most: one pass each, so more than where answers are generated."""
+PROVEN_ANSWERS = 8
+
+
+class EncoderHead:
+    """Classification of texts and words, and answers that are parts of a text."""
+
+    labels: Labels
+    held: list[list[LabelledExample]]
+    rows: list[bytes]
+    pad_id: int
+    base: tuple[dict[str, float], list[Any]]
+    """What the untrained head says: metrics and predictions; measured first, as method full changes all weights."""
+
+    def __init__(self, task: LabelledTask) -> None:
+        self.task = task
+
+    def check_model(self, run: Run, model: ModelFolder) -> None:
+        """Refuse what cannot be trained or exported so."""
+        plan = run.plan.training
+        encoder_model.check_labelled_method(plan)
+        config = json.loads((model.path / "config.json").read_bytes())
+        limit = encoder_model.context_length(config)
+        if limit is not None and plan.hyperparameters.max_length > limit:
+            raise bad_configuration(
+                f"training.maxLength: found {plan.hyperparameters.max_length}, allowed: up to {limit}, the positions "
+                "that this model has"
+            )
+        wrong = [precision for precision in plan.artifact.onnx if precision == "int4"]
+        if wrong:
+            raise bad_configuration(f"output.onnx.precisions: found int4, allowed for {plan.task}: fp32, int8")
+
+    def prepare(self, run: Run) -> None:
+        """Collect the labels, turn rows into tokens, load the model with a head of its own."""
+        from strop_trainer import methods  # noqa: PLC0415 - torch
+
+        plan, task = run.plan.training, self.task
+        hyperparameters = plan.hyperparameters
+        encoder_model.check_labelled_architecture(run.model.model_type, task.auto_class)
+        tokenizer = methods.load_tokenizer(run.model.path)
+        config = json.loads((run.model.path / "config.json").read_bytes())
+        if (config.get("type_vocab_size") or 0) < 2:  # noqa: PLR2004 - the model tells no first text from a second
+            tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
+        self.labels, self.pad_id = task.labels(run.dataset.train), int(tokenizer.pad_token_id)
+        self._check_gates(run)
+        run.encoded = task.tokenize(run.dataset.train, tokenizer, hyperparameters.max_length, self.labels)
+        self.rows = run.dataset.validation[: plan.evaluation.max_rows]
+        held = task.tokenize(self.rows, tokenizer, hyperparameters.max_length, self.labels)
+        size = hyperparameters.micro_batch_size
+        examples: list[Any] = list(held.examples)
+        self.held = [examples[start : start + size] for start in range(0, len(examples), size)]
+        found = encoder_model.load_with_head(
+            run.model.path,
+            task.auto_class,
+            self.labels,
+            hyperparameters.seed,
+            bf16=hyperparameters.precision == "bf16" and plan.method.type != "full",
+            pad_id=self.pad_id,
+        )
+        if len(tokenizer) > found.model.get_input_embeddings().weight.shape[0]:
+            raise bad_configuration(
+                f"model: its tokenizer has {len(tokenizer)} tokens, more than its embedding has rows"
+            )
+        run.loaded = methods.prepare_method(
+            found.model, encoder_model.plan_with_head(plan, found), tokenizer, run.model.path, task.peft_type
+        )
+        for parameter in run.loaded.trainable.values():
+            parameter.data = parameter.data.float()
+        run.total_parameters = run.loaded.total_parameters
+        run.base_parameters = run.loaded.base_parameters
+        run.trainable_parameters = run.loaded.trainable_parameters
+        run.packed, run.questions = False, []
+        run.set_pass = lambda _step, _micro: None
+        run.held_out = [self.make_batch(run, part) for part in self.held]
+        self.base = self._measure(run)
+        self._describe(run, found.new)
+
+    def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
+        """Return one forward pass over rows, padded."""
+        import torch  # noqa: PLC0415
+
+        from strop_trainer.batches import Batch  # noqa: PLC0415
+        from strop_trainer.export.encoder import model_inputs  # noqa: PLC0415
+
+        del run
+        rows: list[Any] = list(examples)
+        inputs = model_inputs(rows, self.pad_id)
+        labels, select = self.task.batch_labels(rows, inputs["input_ids"].shape[1])
+        nothing = torch.empty(0, dtype=torch.long)
+        return Batch(inputs, nothing, select, labels, sum(len(row.input_ids) for row in rows))
+
+    def pass_tokens(self, run: Run) -> int | None:
+        """Return None: rows are never packed."""
+        del run
+        return None
+
+    def loss(self, run: Run) -> Callable[[Batch], Any]:
+        """Return the task's loss."""
+        return lambda batch: self.task.loss(self._outputs(run, batch), batch, self.labels)
+
+    def held_out_metrics(self, run: Run) -> dict[str, float]:
+        """Return eval_loss and the task's metrics."""
+        return self._measure(run)[0]
+
+    def evaluate(self, run: Run) -> None:
+        """Measure the tuned model, beside the untrained head and the most frequent answer."""
+        before, predicted = self.base
+        run.metrics_tuned, after = self._measure(run)
+        baseline = self.task.baseline(run.dataset.train, self.rows, self.labels)
+        run.metrics_base = before | {f"majority_{name}": value for name, value in baseline.items()}
+        if baseline:
+            say("  always the most frequent answer: " + ", ".join(f"{n} {v:.4f}" for n, v in baseline.items()))
+        shown = zip(self.rows, predicted, after, strict=True)
+        run.samples = [
+            Sample(*self.task.show(row), self.task.show(row, base)[1], self.task.show(row, tuned)[1])
+            for row, base, tuned in list(shown)[: run.plan.training.evaluation.generate_rows]
+        ]
+
+    def export(self, run: Run) -> None:
+        """Write adapter, merged model and the ONNX folders."""
+        plan, merged = run.plan.training, run.artifact("merged")
+        if run.loaded.has_adapter:
+            run.loaded.save_adapter(run.artifact("adapter"), plan.model.source.removeprefix("hf://"))
+        else:
+            run.loaded.model.save_pretrained(merged)
+            run.loaded.tokenizer.save_pretrained(merged)
+        with_adapter = run.loaded.has_adapter
+        del run.loaded
+        run.held_out = []
+        gc.collect()
+        if not plan.artifact.onnx and not plan.artifact.merged:
+            return
+        if with_adapter:
+            encoder_model.merge_with_head(
+                run.model.path,
+                run.artifact("adapter"),
+                merged,
+                self.task.auto_class,
+                self.labels,
+                seed=plan.hyperparameters.seed,
+                pad_id=self.pad_id,
+            )
+        from strop_trainer.export.encoder import export_encoder  # noqa: PLC0415
+
+        longest = max((row for part in self.held for row in part), key=lambda row: len(row.input_ids))
+        for position, precision in enumerate(plan.artifact.onnx):
+            begin = time.monotonic()
+            folder = run.artifact("onnx" if position == 0 else f"onnx-{precision}")
+            export_encoder(
+                merged,
+                folder,
+                precision,
+                auto_class=self.task.auto_class,
+                outputs=self.task.outputs,
+                example=longest,
+            )
+            run.exports[precision] = folder
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            say(f"  {folder.name}: {precision}, {size / 1e6:,.0f} MB in {time.monotonic() - begin:.1f} s")
+
+    def prove(self, run: Run) -> None:
+        """Compare outputs, labels and metrics of each export with PyTorch's."""
+        from strop_trainer.export import encoder  # noqa: PLC0415
+        from strop_trainer.heads.encoder_proof import LabelProof, judge_labels, largest_difference  # noqa: PLC0415
+        from strop_trainer.proof import Answer  # noqa: PLC0415
+
+        task, limits = self.task, run.plan.training.artifact.proof
+        rows = self.rows[: max(limits.rows, PROVEN_ROWS)]
+        batches = [[row for row in part if row.row < len(rows)] for part in self.held]
+        batches = [part for part in batches if part]
+        examples = [row for part in batches for row in part]
+        exact = encoder.run_torch(run.artifact("merged"), task.auto_class, task.outputs, batches)
+        expected = task.predict(exact, examples, rows, self.labels)
+        metrics = task.measure(expected, rows, self.labels)
+        for precision, folder in run.exports.items():
+            found = encoder.run_onnx(folder, task.outputs, batches, self.pad_id, run.threads)
+            predicted = task.predict(found, examples, rows, self.labels)
+            measured = task.measure(predicted, rows, self.labels)
+            difference = largest_difference(exact, found)
+            agreement = sum(a == b for a, b in zip(expected, predicted, strict=True)) / len(rows)
+            reasons = judge_labels(precision, difference, agreement, (metrics, measured), limits)
+            there = encoder.weight_precision(folder)
+            if there != precision:
+                reasons = [f"weights: found {there}, expected {precision}", *reasons]
+            shown = zip(rows[:PROVEN_ANSWERS], expected, predicted, strict=False)
+            answers = [Answer(task.show(row)[1], task.show(row, a)[1], task.show(row, b)[1]) for row, a, b in shown]
+            run.proofs.append(
+                LabelProof(  # type: ignore[arg-type]
+                    folder.name,
+                    precision,
+                    len(rows),
+                    difference,
+                    agreement,
+                    metrics,
+                    measured,
+                    tuple(reasons),
+                    tuple(answers),
+                )
+            )
+
+    def _outputs(self, run: Run, batch: Batch) -> Outputs:
+        import torch  # noqa: PLC0415
+
+        bf16 = run.plan.training.hyperparameters.precision == "bf16"
+        with torch.autocast(run.loaded.model.device.type, torch.bfloat16, enabled=bf16):
+            found = run.loaded.model(**batch.inputs)
+        return tuple(getattr(found, name) for name in self.task.outputs)
+
+    def _measure(self, run: Run) -> tuple[dict[str, float], list[Any]]:
+        import torch  # noqa: PLC0415
+
+        from strop_trainer.export.encoder import split_rows  # noqa: PLC0415
+
+        model = run.loaded.model
+        training, outputs, loss, count = model.training, [], 0.0, 0
+        model.eval()
+        with torch.no_grad():
+            for examples, batch in zip(self.held, run.held_out, strict=True):
+                moved = batch.to(model.device)
+                found = self._outputs(run, moved)
+                loss += float(self.task.loss(found, moved, self.labels))
+                count += batch.targets
+                outputs += split_rows([output.float().cpu().numpy() for output in found], examples)
+        model.train(training)
+        held = [row for part in self.held for row in part]
+        predicted = self.task.predict(outputs, held, self.rows, self.labels)
+        return {"eval_loss": loss / count, **self.task.measure(predicted, self.rows, self.labels)}, predicted
+
+    def _check_gates(self, run: Run) -> None:
+        names, plan = self.task.measured(self.labels), run.plan.training.evaluation
+        for bound in ("minimum", "maximum"):
+            for name in getattr(plan, bound):
+                if name not in names:
+                    raise bad_configuration(
+                        f"evaluation.{bound}.{name}: not measured of these labels, allowed: {', '.join(names)}"
+                    )
+
+    def _describe(self, run: Run, new: Sequence[str]) -> None:
+        from strop_trainer.training import Schedule  # noqa: PLC0415
+
+        plan, encoded, names = run.plan.training.hyperparameters, run.encoded, self.labels.names
+        schedule = Schedule.of(plan, len(encoded.examples))
+        if self.task.peft_type != "QUESTION_ANS":
+            several = ", any number of them a row" if self.labels.several else ""
+            say(f"  labels: {len(names)}{several}: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}")  # noqa: PLR2004
+        say(f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} sequences; {', '.join(new)} trained in full")
+        if encoded.truncated:
+            say(f"  note: {encoded.truncated} rows are longer than {plan.max_length} tokens and lose their end")
+        say(
+            f"  parameters: {run.total_parameters:,}, of them {run.trainable_parameters:,} "
+            f"({run.trainable_parameters / run.total_parameters:.2%}) trained"
+        )
+        say(
+            f"  steps: {schedule.total_steps} ({schedule.steps_per_epoch} an epoch, {schedule.warmup_steps} of warm-up)"
+            f" of {plan.effective_batch_size} rows; precision {plan.precision}, {run.threads} threads"
+        )

@@ -1,0 +1,172 @@
+"""A model with a head for labels: the base as it is, and a head that is new and trained in full."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop_trainer.errors import bad_configuration
+from strop_trainer.methods.checks import LORA, PROMPTS
+from strop_trainer.plan import TrainingPlan
+from strop_trainer.tasks.labelled import Labels
+
+MAPPINGS = {
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+}
+SHIFTED = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
+)
+"""Model types whose positions begin behind the padding token's number."""
+
+
+@dataclass(frozen=True)
+class WithHead:
+    """A loaded model."""
+
+    model: Any
+    new: tuple[str, ...]
+    """Modules that are trained in full: the head, and what the folder has no weights for."""
+
+
+def check_labelled_method(plan: TrainingPlan) -> None:
+    """Refuse methods that do not go with a new head. No torch here.
+
+    Raises:
+        TrainerError: exit 78.
+    """
+    if plan.method.type in (*PROMPTS, "qlora", "ia3"):
+        raise bad_configuration(
+            f"method.type: found {plan.method.type}, allowed for {plan.task} with a head for labels: lora, dora, full"
+        )
+    if plan.method.lora is not None and plan.method.lora.initialization != "default":
+        raise bad_configuration(
+            f"method.lora.initialization: found {plan.method.lora.initialization}, allowed for {plan.task}: default"
+        )
+
+
+def context_length(config: dict[str, Any]) -> int | None:
+    """Return the tokens that a model has positions for, by its configuration; None where it does not say."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    shift = (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in SHIFTED else 0
+    return positions - shift
+
+
+def check_labelled_architecture(model_type: str, auto_class: str) -> None:
+    """Check that transformers itself has the head for an architecture.
+
+    Raises:
+        TrainerError: it has not (exit 78).
+    """
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415 - seconds
+
+    if model_type not in getattr(modeling_auto, MAPPINGS[auto_class]):
+        raise bad_configuration(
+            f"model: transformers has no {auto_class.removeprefix('AutoModelFor')} for {model_type}"
+        )
+
+
+def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, bf16: bool, pad_id: int) -> WithHead:
+    """Load a model with a head for the labels; a head for other labels is made anew, from the seed.
+
+    Raises:
+        TrainerError: the folder lacks weights of the model itself (exit 78).
+    """
+    import torch  # noqa: PLC0415 - seconds
+    import transformers  # noqa: PLC0415
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    known = [config.id2label[key] for key in sorted(config.id2label)] == list(labels.names)
+    span = auto_class == "AutoModelForQuestionAnswering"
+    if span:
+        config.num_labels, known = 2, True
+    else:
+        config.id2label, config.label2id = dict(enumerate(labels.names)), labels.ids
+        config.problem_type = "multi_label_classification" if labels.several else None
+    config.pad_token_id = pad_id
+    torch.manual_seed(seed)
+    try:
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if "memory" in str(error).lower():
+            raise
+        raise bad_configuration(f"model: cannot be loaded: {str(error).splitlines()[0]}") from error
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
+    prefix = f"{model.base_model_prefix}."
+    lacking = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
+    inside = [name for name in lacking if name.startswith(prefix)]
+    strange = [name for name in inside if ".pooler." not in name]
+    if strange:
+        raise bad_configuration(f"model: its weights lack {len(strange)} tensors, such as {strange[0]}")
+    heads = [
+        name for name, child in model.named_children() if f"{name}." != prefix and any(True for _ in child.parameters())
+    ]
+    if not known:
+        _start_anew([module for name in heads for module in getattr(model, name).modules()], model.config)
+    new = (*heads, *sorted({name.rpartition(".")[0] for name in inside}))
+    return WithHead(model.float() if not bf16 else model, new)
+
+
+def _start_anew(modules: Sequence[Any], config: Any) -> None:
+    import torch  # noqa: PLC0415
+
+    for module in modules:
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=getattr(config, "initializer_range", 0.02))
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+
+
+def plan_with_head(plan: TrainingPlan, found: WithHead) -> TrainingPlan:
+    """Return the plan with the head among what is saved, and all-linear spelt out as the linear layers of the base."""
+    import torch  # noqa: PLC0415
+
+    lora = plan.method.lora
+    if plan.method.type not in LORA or lora is None:
+        return plan
+    changes: dict[str, Any] = {"modules_to_save": [*lora.modules_to_save, *found.new]}
+    if lora.target_modules == "all-linear":
+        prefix = re.escape(found.model.base_model_prefix)
+        new = "|".join(map(re.escape, found.new))
+        names = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in found.model.named_modules()
+                if isinstance(module, torch.nn.Linear) and name.startswith(f"{found.model.base_model_prefix}.")
+            }
+        )
+        changes["target_modules"] = rf"(?!({new})(\.|$)){prefix}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+    method = plan.method.model_copy(update={"lora": lora.model_copy(update=changes)})
+    return plan.model_copy(update={"method": method})
+
+
+def merge_with_head(
+    folder: Path, adapter: Path, out: Path, auto_class: str, labels: Labels, *, seed: int, pad_id: int
+) -> None:
+    """Fold an adapter into its base in fp32, and save model and tokenizer to `out`.
+
+    Raises:
+        ValueError: merging gave a weight that is not a number, so that the adapter is broken.
+    """
+    from peft import PeftModel  # noqa: PLC0415 - seconds
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    base = load_with_head(folder, auto_class, labels, seed, bf16=False, pad_id=pad_id).model
+    merged = PeftModel.from_pretrained(base, adapter).merge_and_unload(safe_merge=True)
+    merged.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(out)
