@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from strop.api.finetunejob import SUPPORTED_TASKS
+from strop.api.finetunejob import LABEL_TASKS, SUPPORTED_TASKS
 from strop_trainer.plan import METRICS, Task, TaskMetrics
 
 Document = dict[str, Any]
@@ -564,6 +564,43 @@ def _method(name: str, **options: Any) -> Mapping[str, Any]:
     return {"spec.method": {"type": name, **options}, **left_out}
 
 
+def _task(name: str) -> dict[str, Any]:
+    """A task, and what must be left out of the full document beside it."""
+    return {"spec.task": name, **({"spec.output": ABSENT} if name in LABEL_TASKS else {})}
+
+
+def _labels(task: Task) -> tuple[RuleCase, ...]:
+    """The rules on the other parts of a job whose model puts out labels."""
+    free = {**_task(task), "spec.evaluation": ABSENT}
+    lora = "spec.method.lora.initialization"
+    return (
+        RuleCase(
+            "FineTuneJob",
+            "spec",
+            ".method.type",
+            "text-classification and token-classification take lora, dora, full",
+            tuple(free | _method(name) for name in ("lora", "dora", "full")),
+            tuple(free | _method(name) for name in ("qlora", "ia3", "p-tuning")),
+        ),
+        RuleCase(
+            "FineTuneJob",
+            "spec",
+            ".output.onnx.precisions",
+            "text-classification and token-classification are exported as fp32 and int8, not int4",
+            (free | {"spec.output": {"onnx": {"precisions": ["fp32", "int8"]}}}, free | {"spec.output": {}}),
+            (free | {"spec.output": {"onnx": {"precisions": ["fp32", "int4"]}}},),
+        ),
+        RuleCase(
+            "FineTuneJob",
+            "spec",
+            ".method.lora.initialization",
+            "only default for text-classification and token-classification",
+            (free | {lora: "default"},),
+            (free | {lora: "pissa"},),
+        ),
+    )
+
+
 _PROMPT = _method("prompt-tuning", prompt={})
 _PROMPTS = ("prompt-tuning", "prefix-tuning", "p-tuning")
 
@@ -714,7 +751,7 @@ def _metric_rules(task: Task, metrics: TaskMetrics) -> tuple[RuleCase, ...]:
 
     def at(bound: str, name: str, rows: Any = ABSENT) -> dict[str, Any]:
         gates = {"spec.evaluation": {}, f"spec.evaluation.{bound}": {name: 0.5}, "spec.evaluation.generateRows": rows}
-        return {"spec.task": task, **gates}
+        return {**_task(task), **gates}
 
     return tuple(
         case
@@ -767,7 +804,7 @@ RULES: tuple[RuleCase, ...] = (
             _not_yet(
                 ".task",
                 f"trains {', '.join(SUPPORTED_TASKS)}",
-                tuple({"spec.task": task, "spec.evaluation": ABSENT} for task in SUPPORTED_TASKS),
+                tuple({**_task(task), "spec.evaluation": ABSENT} for task in SUPPORTED_TASKS),
                 tuple({"spec.task": task} for task in get_args(Task) if task not in SUPPORTED_TASKS),
             )
         ]
@@ -946,6 +983,7 @@ RULES: tuple[RuleCase, ...] = (
         ({"spec.output.onnx.precisions": ["int4", "fp32"]}, {"spec.output.onnx.precisions": ABSENT}),
         ({"spec.output.onnx.precisions": ["fp32", "fp32"]},),
     ),
+    *_labels("token-classification"),
     *(case for task in SUPPORTED_TASKS for case in _metric_rules(task, METRICS[task])),
     _key_rules("FineTuneJob", "spec.dataset.columns", "a", ("question", "a" * 128), ("", "a" * 129, "a\tb")),
     _key_rules("FineTuneJob", "spec.evaluation.minimum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),

@@ -58,6 +58,8 @@ SUPPORTED_TASKS: tuple[Task, ...] = (
     "question-answering",
     "translation",
     "summarization",
+    "text-classification",
+    "token-classification",
 )
 """What this version trains. The schema holds all that v1alpha1 will; admission refuses the rest in words."""
 SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -622,6 +624,44 @@ METHOD_RULES: tuple[Rule, ...] = (
 """What a method asks of the other parts of a job."""
 
 
+LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
+"""Tasks whose model puts out labels by a head of its own."""
+LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
+LABEL_RULES: tuple[Rule, ...] = (
+    Rule(
+        f"!(self.task in {_quoted(LABEL_TASKS)}) || self.method.type in {_quoted(LABEL_METHODS)}",
+        f"{' and '.join(LABEL_TASKS)} take {', '.join(LABEL_METHODS)}: their head is new and trained in full",
+        ".method.type",
+        "FieldValueForbidden",
+        lambda self: self.task not in LABEL_TASKS or self.method.type in LABEL_METHODS,
+    ),
+    Rule(
+        f"!(self.task in {_quoted(LABEL_TASKS)}) || !has(self.output) || !has(self.output.onnx) || "
+        "!('int4' in self.output.onnx.precisions)",
+        f"{' and '.join(LABEL_TASKS)} are exported as fp32 and int8, not int4: name the precisions",
+        ".output.onnx.precisions",
+        "FieldValueForbidden",
+        lambda self: (
+            self.task not in LABEL_TASKS
+            or self.output is None
+            or self.output.onnx is None
+            or "int4" not in self.output.onnx.precisions
+        ),
+    ),
+    Rule(
+        f"!(self.task in {_quoted(LABEL_TASKS)}) || !has(self.method.lora) || "
+        "self.method.lora.initialization == 'default'",
+        f"only default for {' and '.join(LABEL_TASKS)}",
+        ".method.lora.initialization",
+        "FieldValueForbidden",
+        lambda self: (
+            self.task not in LABEL_TASKS or self.method.lora is None or self.method.lora.initialization == "default"
+        ),
+    ),
+)
+"""What a head for labels asks of the other parts of a job."""
+
+
 def _gates(self: FineTuneJobSpec, bound: str) -> list[str]:
     return list((getattr(self.evaluation, bound) if self.evaluation else None) or {})
 
@@ -682,7 +722,7 @@ _IMMUTABLE: tuple[Rule, ...] = (
 class FineTuneJobSpec(ApiModel):
     """A fine-tuning job. Fixed once created, but for suspend, activeDeadlineSeconds and ttlSecondsAfterFinished."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, TEXT_FILES, *METHOD_RULES, *METRIC_RULES, *_IMMUTABLE)
+    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, TEXT_FILES, *METHOD_RULES, *LABEL_RULES, *METRIC_RULES, *_IMMUTABLE)
 
     task: Task = Field(description=f"What the model learns to do. This version trains: {', '.join(SUPPORTED_TASKS)}.")
     model: ModelSpec = Field(description="The base model.")

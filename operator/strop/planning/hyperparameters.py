@@ -10,12 +10,11 @@ import math
 from typing import Final
 
 from strop.api import names
-from strop.api.finetunejob import PROMPT_METHODS, FineTuneJobSpec, TrainingSpec
+from strop.api.finetunejob import LABEL_TASKS, PROMPT_METHODS, FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
 from strop.planning.labelled import (
     ANSWER_LENGTH,
-    LABEL_TASKS,
     MAX_LENGTH,
     PACKING,
     PRECISION,

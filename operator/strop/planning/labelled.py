@@ -7,9 +7,8 @@ from typing import Final
 from strop.api.finetunejob import LORA_METHODS, FineTuneJobSpec
 from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
-from strop_trainer.plan import OnnxPrecision, Precision, Task
+from strop_trainer.plan import OnnxPrecision, Precision
 
-LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
 MAX_LENGTH: Final = (256, "sentences and short paragraphs, as labels have; how many were cut is reported")
 ANSWER_LENGTH: Final = (
     384,

@@ -8,6 +8,7 @@ from typing import Final
 
 from strop.api import names
 from strop.api.finetunejob import (
+    LABEL_TASKS,
     PROMPT_METHODS,
     SUPPORTED_TASKS,
     DataSource,
@@ -19,7 +20,6 @@ from strop.api.finetunejob import (
 from strop.planning.chooser import Chooser
 from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
-from strop.planning.labelled import LABEL_TASKS
 from strop.planning.labelled import ONNX as LABEL_ONNX
 from strop.planning.memory import estimate_memory, host_bytes, work_volume_bytes
 from strop.planning.methods import resolve_method

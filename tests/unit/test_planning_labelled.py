@@ -1,0 +1,32 @@
+"""Defaults of the tasks whose model puts out labels."""
+
+from strop.planning.chooser import Chooser
+from strop.planning.presets import model_facts
+from strop.planning.resolve import resolve_training
+from strop_trainer.plan import TrainingPlan
+from tests.support.planning import job_of
+
+
+def plan_of(**changes: object) -> TrainingPlan:
+    spec = job_of(**changes).spec
+    return resolve_training(spec, model_facts(spec.model), Chooser())
+
+
+def test_an_encoder_gets_an_encoders_values() -> None:
+    plan = plan_of(task="text-classification", model__source="pvc://models/bert")
+    found = plan.hyperparameters
+    assert (found.learning_rate, found.max_length, found.precision) == (5e-4, 256, "fp32")
+    assert not found.packing
+    assert not found.gradient_checkpointing
+    assert plan.artifact.onnx == ["fp32"]
+
+
+def test_full_fine_tuning_takes_berts_rate() -> None:
+    plan = plan_of(task="token-classification", model__source="pvc://models/bert", method={"type": "full"})
+    assert plan.hyperparameters.learning_rate == 3e-5
+
+
+def test_questions_to_an_unknown_model_are_as_long_as_squads() -> None:
+    assert plan_of(task="question-answering", model__source="pvc://models/bert").hyperparameters.max_length == 384
+    known = plan_of(task="question-answering", model__source="hf://HuggingFaceTB/SmolLM2-135M")
+    assert known.hyperparameters.max_length == 1024
