@@ -171,7 +171,8 @@ def ml_model(record: RunRecord, folders: list[str], libraries: dict[str, str], n
             "onnx_version": libraries.get("onnx"),
             "providers": ["CPUExecutionProvider"],
         }
-        flavors["onnxruntime_genai"] = {"data": "onnx", "version": libraries.get("onnxruntime-genai")}
+        if not any("metrics_onnx" in proof.to_json() for proof in record.proofs):  # else its outputs are labels
+            flavors["onnxruntime_genai"] = {"data": "onnx", "version": libraries.get("onnxruntime-genai")}
     if "adapter" in folders:
         method = record.plan.training.method
         # vLLM loads plain LoRA alone: no DoRA, no modules trained in full, no other kind of adapter.
