@@ -204,7 +204,9 @@ def estimate_memory(
         overhead = ACCELERATOR_RUNTIME_BYTES + round(in_use * (FRAGMENTATION - 1))
     else:
         layers = layer_bytes(shape, training, accelerator=False)
-        training_peak = in_use + round(layers * (HEAP_FRAGMENTATION - 1))
+        # What was loaded to be quantized leaves holes in the heap: 2.5 bytes a parameter seen.
+        holes = FP32 * parameters if training.method.type == "qlora" else 0
+        training_peak = in_use + round(layers * (HEAP_FRAGMENTATION - 1)) + holes
         overhead = RUNTIME_BYTES + max(training_peak, export_bytes(parameters, training)) - in_use
     return MemoryEstimate(
         weights=weights,
