@@ -110,7 +110,8 @@ def test_a_task_is_learnt_proven_and_published(tmp_path: Path, case: str) -> Non
     texts = ["the green dog", "the red fox is here and runs", "a"]
     found = tokenizer(texts, padding=True, return_tensors="np")
     names = {entry.name for entry in session.get_inputs()}
-    got = session.run(outputs, {name: value for name, value in found.items() if name in names})
+    assert set(found) == names
+    got = session.run(outputs, dict(found))
     assert all(np.isfinite(part).all() and part.shape[0] == 3 for part in got)
     if case == "text-classification":
         assert [config["id2label"][str(best)] for best in got[0].argmax(-1)][:2] == ["green", "red"]

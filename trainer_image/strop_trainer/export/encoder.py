@@ -88,7 +88,11 @@ def export_encoder(
             ExitCode.INTERNAL, f"ONNX export in {precision} failed: {type(error).__name__}: {words}"
         ) from error
     transformers.AutoConfig.from_pretrained(merged, local_files_only=True).save_pretrained(out)
-    transformers.AutoTokenizer.from_pretrained(merged, local_files_only=True).save_pretrained(out)
+    # Whoever loads the tokenizer gets exactly what the graph reads.
+    names = list(model_inputs([example], 0))
+    transformers.AutoTokenizer.from_pretrained(merged, local_files_only=True, model_input_names=names).save_pretrained(
+        out
+    )
 
 
 def _trace(model: Any, file: Path, outputs: Sequence[str], example: LabelledExample) -> None:

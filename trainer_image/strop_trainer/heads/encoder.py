@@ -62,8 +62,7 @@ class EncoderHead:
         encoder_model.check_labelled_architecture(run.model.model_type, task.auto_class)
         tokenizer = methods.load_tokenizer(run.model.path)
         config = json.loads((run.model.path / "config.json").read_bytes())
-        if (config.get("type_vocab_size") or 0) < 2:  # noqa: PLR2004 - the model tells no first text from a second
-            tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != "token_type_ids"]
+        tokenizer.model_input_names = encoder_model.input_names(config)
         self.labels, self.pad_id = task.labels(run.dataset.train), int(tokenizer.pad_token_id)
         self._check_gates(run)
         run.encoded = task.tokenize(run.dataset.train, tokenizer, hyperparameters.max_length, self.labels)

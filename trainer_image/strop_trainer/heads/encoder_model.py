@@ -58,6 +58,12 @@ def context_length(config: dict[str, Any]) -> int | None:
     return positions - shift
 
 
+def input_names(config: dict[str, Any]) -> list[str]:
+    """Return what a model reads: it is asked which of two texts a token is of where it tells them apart."""
+    segments = (config.get("type_vocab_size") or 0) > 1
+    return ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"]
+
+
 def check_labelled_architecture(model_type: str, auto_class: str) -> None:
     """Check that transformers itself has the head for an architecture.
 
