@@ -105,6 +105,12 @@ def test_validate_refuses_a_file_without_a_resource_of_strop(strop: Strop, tmp_p
     assert answer.err == f"{file}: no resource of strop.dev in it (found ConfigMap)\n"
 
 
+def test_validate_of_a_file_of_another_sort_says_so(strop: Strop, tmp_path: Path) -> None:
+    answer = strop("validate", write(tmp_path / "values.yaml", {"image": {"tag": "v1"}}))
+    assert answer.code == 78
+    assert "no resource of strop.dev in it (found an object without kind)" in answer.err
+
+
 def test_validate_counts_no_file_as_valid_that_has_nothing_to_check(strop: Strop, tmp_path: Path) -> None:
     other = write(tmp_path / "rows.yaml", config_map())
     job = write(tmp_path / "job.yaml", manifest_of())

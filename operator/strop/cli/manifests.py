@@ -82,7 +82,7 @@ def load(files: Iterable[str], namespace: str | None = None) -> Bundle:
     for file in dict.fromkeys(files):
         documents = list(_documents(file))
         bundle.checked[file] = sum(map(_is_strop, documents))
-        bundle.kinds[file] = Counter(str(document.get("kind")) for document in documents)
+        bundle.kinds[file] = Counter(str(document.get("kind", "an object without kind")) for document in documents)
         for document in documents:
             problems += _add(bundle, called(file), document, namespace or "default", named=bundle.checked[file] > 1)
     if problems:
