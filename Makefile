@@ -88,6 +88,10 @@ cluster: images ## Two real nodes, our images, the chart, a job to its end
 fault: programs env ## What breaks, and what then happens
 	$(PYTEST) tests/fault
 
+.PHONY: gpu
+gpu: env ## The trainer on a real accelerator of this machine; not part of `make test`
+	$(PYTEST) tests/gpu
+
 .PHONY: bench
 bench: images ## Ratios against peers and limits; writes docs/benchmarks.md
 	$(PY) -m benchmarks

@@ -148,6 +148,7 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
 
 def target_logits(model: Any, batch: Batch) -> Any:
     """Return the logits that count, (N, V): the output layer, the widest of all, runs on those positions alone."""
+    batch = batch.to(model.device)
     if _keeps_logits(model):
         logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
     else:

@@ -57,7 +57,7 @@ def save_checkpoint(
     final, staging = folder / f"step-{step:09d}", folder / f".step-{step:09d}.part"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
     (staging / STATE).write_text(json.dumps({"identity": dict(identity), **state}, allow_nan=False))
     manifest = {name: _sha256(staging / name) for name in (TENSORS, STATE)}
     (staging / MANIFEST).write_text(json.dumps({"step": step, "sha256": manifest}))

@@ -41,8 +41,9 @@ def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
     with torch.no_grad():
         for batch in batches:
             logits = target_logits(model, batch).float()
-            loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
-            hits += float((logits.argmax(-1) == batch.labels).sum())
+            labels = batch.labels.to(logits.device)
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            hits += float((logits.argmax(-1) == labels).sum())
             count += batch.targets
     model.train(training)
     mean = loss / count
@@ -85,8 +86,8 @@ def answer(
             mask[row, longest - len(prompt) :] = 1
         with torch.no_grad():
             output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 use_cache=True,

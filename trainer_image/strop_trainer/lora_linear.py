@@ -55,7 +55,7 @@ class _LoraLinear(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd passes by position
         ctx: Any, x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: float, level: int, key: tuple[int, ...]
     ) -> Any:
-        kept = masked(x, keep_mask(x.shape, level, key, x.dtype)) if level else x
+        kept = masked(x, keep_mask(x.shape, level, key, x.dtype).to(x.device)) if level else x
         inner = kept @ a.to(x.dtype).t()
         scale *= LEVELS / (LEVELS - level)
         ctx.save_for_backward(x, weight, a, b, inner)
@@ -66,7 +66,7 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
         x, weight, a, b, inner = ctx.saved_tensors
         gradient = gradient.contiguous()
-        mask = keep_mask(x.shape, ctx.level, ctx.key, x.dtype) if ctx.level else None
+        mask = keep_mask(x.shape, ctx.level, ctx.key, x.dtype).to(x.device) if ctx.level else None
         to_inner = (gradient @ b.to(x.dtype)).mul_(ctx.scale)
         kept = x if mask is None else masked(x, mask)
         a_gradient = (to_inner.t() @ kept).to(a.dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop_trainer.context import Clock, Settings, StopRequest
+from strop_trainer.device import CPU
 from strop_trainer.plan import OnnxPrecision, Plan
 from strop_trainer.progress import Progress
 from strop_trainer.sources.model_folder import ModelFolder
@@ -39,6 +40,8 @@ class Run:
     head: Head = field(init=False)
     base_fingerprint: str = field(init=False)
     loaded: LoadedModel = field(init=False)
+    device: str = CPU
+    """What it is computed on, by torch's name; exported and proven is on the CPU."""
     total_parameters: int = 0
     base_parameters: int = 0
     trainable_parameters: int = 0

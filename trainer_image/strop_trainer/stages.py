@@ -12,6 +12,8 @@ from pathlib import Path
 
 from strop_trainer import evaluation, registry, sources
 from strop_trainer.context import say
+from strop_trainer.device import CPU, prepare_device, release
+from strop_trainer.device import peak_bytes as device_peak_bytes
 from strop_trainer.errors import Preempted, TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import BY_MODEL, head_for, task_for
@@ -86,6 +88,7 @@ def prepare(run: Run) -> None:
         import torch  # noqa: PLC0415 - seconds: not before the rows have been found right
 
         quiet_libraries()
+        run.device = prepare_device(run.plan.placement.resources.accelerators)
         torch.set_num_threads(run.threads)
         if run.plan.training.hyperparameters.deterministic:
             torch.use_deterministic_algorithms(mode=True)
@@ -98,6 +101,8 @@ def quiet_libraries() -> None:
     import huggingface_hub.constants  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
+    # bitsandbytes does without this kernel, and says so whether it is used or not.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # What the libraries tell each other about names that will change.
     warnings.filterwarnings("ignore", category=FutureWarning)
     # PEFT works them out itself where it puts tokens in front of a prompt.
@@ -136,6 +141,7 @@ def train(run: Run) -> None:
         evaluate=lambda: run.head.held_out_metrics(run),
         evaluate_every=training.evaluation.every_steps,
         on_pass=run.set_pass,
+        device=run.device,
         rates=run.loaded.rates,
     )
     run.loaded.model.train()
@@ -143,7 +149,8 @@ def train(run: Run) -> None:
         run.result = trainer.run()
         if run.stop.requested:  # after the last step: its checkpoint is there
             raise Preempted
-    say(f"  {run.result.tokens_per_second:,.0f} tokens/s, at most {peak_bytes() / 1e9:.2f} GB in memory")
+    held = f", {device_peak_bytes(run.device) / 1e9:.2f} GB of the {run.device} device's" if run.device != CPU else ""
+    say(f"  {run.result.tokens_per_second:,.0f} tokens/s, at most {peak_bytes() / 1e9:.2f} GB in memory{held}")
 
 
 def evaluate(run: Run) -> None:
@@ -161,6 +168,7 @@ def export(run: Run) -> None:
     shutil.rmtree(run.settings.artifacts, ignore_errors=True)
     run.settings.artifacts.mkdir(parents=True)
     run.head.export(run)
+    release(run.device)
 
 
 def prove(run: Run) -> None:

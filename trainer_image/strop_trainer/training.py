@@ -17,6 +17,7 @@ from typing import Any
 from strop_trainer.batches import Batch, micro_batches, step_rows, steps_per_epoch
 from strop_trainer.checkpoints import load_newest, save_checkpoint
 from strop_trainer.context import StopRequest, say
+from strop_trainer.device import CPU, random_state, set_random_state
 from strop_trainer.errors import Preempted, bad_configuration
 from strop_trainer.plan import CheckpointPlan, Hyperparameters
 from strop_trainer.progress import Progress
@@ -165,7 +166,8 @@ class Optimisation:
         for name, parameter in self.parameters.items():
             keys = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
             if steps:
-                self.optimizer.state[parameter] = {key: tensors[full] for key, full in keys.items()}
+                device = parameter.device
+                self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
         rules = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
         for group, base, rule in rules:
             group["lr"] = base * rule(steps)
@@ -205,6 +207,8 @@ class Trainer:
     evaluate_every: int | None = None
     on_pass: Callable[[int, int], None] = lambda _step, _micro: None
     """Called before each forward pass with the step and the pass in it."""
+    device: str = CPU
+    """What the model is on."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Name → factor on the learning rate."""
 
@@ -224,10 +228,10 @@ class Trainer:
         self._cut_metrics(first)
         now, window = StepEnd(), StepEnd()
         for step in range(first, schedule.total_steps):
-            random_state = torch.get_rng_state()
+            before = self._random_state()
             end = self._step(step, state)
             if end is None:
-                self._save(step, state, random_state, totals)
+                self._save(step, state, before, totals)
                 say(f"  stop requested: the state after step {step} is saved")
                 raise Preempted
             done, now, window, totals = step + 1, now.then(end), window.then(end), totals.then(end)
@@ -239,7 +243,7 @@ class Trainer:
             if self.evaluate is not None and due and done < schedule.total_steps:
                 self._evaluate(self.evaluate, done, schedule)
             if done % self.checkpoint.every_steps == 0 or done == schedule.total_steps:
-                self._save(done, state, torch.get_rng_state(), totals)
+                self._save(done, state, self._random_state(), totals)
         return TrainResult(schedule.total_steps, totals, first, now.tokens / now.seconds if now.seconds else 0.0)
 
     def _step(self, step: int, state: Optimisation) -> StepEnd | None:
@@ -320,10 +324,16 @@ class Trainer:
                     continue
         self.metrics_file.write_text("".join(kept), encoding="utf-8")
 
-    def _save(self, step: int, state: Optimisation, random_state: Any, totals: StepEnd) -> None:
-        tensors = {**state.tensors(), "random.torch": random_state}
+    def _save(self, step: int, state: Optimisation, random_state: dict[str, Any], totals: StepEnd) -> None:
+        tensors = {**state.tensors(), **random_state}
         values = {"totals": asdict(totals)}
         save_checkpoint(self.checkpoints, step, tensors, values, keep=self.checkpoint.keep, identity=self.identity)
+
+    def _random_state(self) -> dict[str, Any]:
+        import torch  # noqa: PLC0415
+
+        device = random_state(self.device)
+        return {"random.torch": torch.get_rng_state()} | ({} if device is None else {"random.device": device})
 
     def _resume(self, state: Optimisation) -> tuple[int, StepEnd]:
         import torch  # noqa: PLC0415
@@ -333,6 +343,8 @@ class Trainer:
             return 0, StepEnd()
         state.load(found.tensors, found.step)
         torch.set_rng_state(found.tensors["random.torch"])
+        if "random.device" in found.tensors:
+            set_random_state(self.device, found.tensors["random.device"])
         say(f"  goes on after step {found.step}, from the checkpoint of an earlier attempt")
         return found.step, StepEnd(**found.state["totals"])
 

@@ -56,7 +56,7 @@ class CausalHead:
                 f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "
                 "(training.maxLength)"
             )
-        run.loaded = methods.load_model(run.model.path, plan, tokenizer)
+        run.loaded = methods.load_model(run.model.path, plan, tokenizer, run.device)
         run.total_parameters = run.loaded.total_parameters
         run.base_parameters = run.loaded.base_parameters
         run.trainable_parameters = run.loaded.trainable_parameters
@@ -88,7 +88,7 @@ class CausalHead:
 
         def loss(batch: Batch) -> Any:
             logits = target_logits(model, batch)
-            return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+            return torch.nn.functional.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="sum")
 
         return loss
 
@@ -295,4 +295,7 @@ def _describe(run: Run, pass_tokens: int | None) -> None:
         f"{plan.effective_batch_size} rows, about {per_step:,.0f} tokens; "
         f"a forward pass has at most {plan.micro_batch_size} rows{bound}"
     )
-    say(f"  precision {plan.precision}, {run.threads} threads, {resident_bytes() / 1e9:.2f} GB in memory")
+    say(
+        f"  precision {plan.precision}, on {run.device}, {run.threads} threads, "
+        f"{resident_bytes() / 1e9:.2f} GB in memory"
+    )

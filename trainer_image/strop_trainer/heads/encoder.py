@@ -84,7 +84,11 @@ class EncoderHead:
                 f"model: its tokenizer has {len(tokenizer)} tokens, more than its embedding has rows"
             )
         run.loaded = methods.prepare_method(
-            found.model, encoder_model.plan_with_head(plan, found), tokenizer, run.model.path, task.peft_type
+            found.model.to(run.device),
+            encoder_model.plan_with_head(plan, found),
+            tokenizer,
+            run.model.path,
+            task.peft_type,
         )
         for parameter in run.loaded.trainable.values():
             parameter.data = parameter.data.float()
@@ -118,7 +122,12 @@ class EncoderHead:
 
     def loss(self, run: Run) -> Callable[[Batch], Any]:
         """Return the task's loss."""
-        return lambda batch: self.task.loss(self._outputs(run, batch), batch, self.labels)
+
+        def loss(batch: Batch) -> Any:
+            moved = batch.to(run.loaded.model.device)
+            return self.task.loss(self._outputs(run, moved), moved, self.labels)
+
+        return loss
 
     def held_out_metrics(self, run: Run) -> dict[str, float]:
         """Return eval_loss and the task's metrics."""

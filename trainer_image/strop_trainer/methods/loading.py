@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
 from strop_trainer.methods import ia3, prompts, quantized
 from strop_trainer.methods import lora as low_rank
@@ -120,7 +121,7 @@ def check_architecture(model_type: str, architecture: str) -> None:
         )
 
 
-def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any) -> LoadedModel:
+def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any, device: str = CPU) -> LoadedModel:
     """Load the base model and make the method's parameters trainable, in fp32.
 
     Raises:
@@ -130,7 +131,7 @@ def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any) -> LoadedModel:
 
     check_method(plan)
     torch.manual_seed(plan.hyperparameters.seed)
-    base = _load_base(folder, plan)
+    base = _load_base(folder, plan, device)
     rows = base.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise bad_configuration(
@@ -179,18 +180,20 @@ def load_adapter(adapter: Path, loaded: LoadedModel) -> Any:
     """
     from peft import PeftModel  # noqa: PLC0415 - seconds
 
-    model = PeftModel.from_pretrained(_load_base(loaded.folder, loaded.plan), adapter).eval()
+    model = PeftModel.from_pretrained(_load_base(loaded.folder, loaded.plan, loaded.model.device.type), adapter).eval()
     if loaded.plan.method.type in PROMPTS and loaded.plan.method.type != "prefix-tuning":
         prompts.hide_virtual_tokens(model)
     return model.to(loaded.model.device)
 
 
-def _load_base(folder: Path, plan: TrainingPlan) -> Any:
+def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
     import torch  # noqa: PLC0415 - seconds
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     method, precision = plan.method.type, plan.hyperparameters.precision
     more = {"quantization_config": quantized.quantization_config(precision)} if method == "qlora" else {}
+    if device != CPU:
+        more["device_map"] = {"": device}
     try:
         base, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -260,7 +263,7 @@ def _compute_in_bf16(model: Any) -> None:
 
 def _second_base(loaded: LoadedModel) -> Any:
     """Return the base model as it came, computing as the one that is trained."""
-    base = _load_base(loaded.folder, loaded.plan)
+    base = _load_base(loaded.folder, loaded.plan, loaded.model.device.type)
     if loaded.plan.hyperparameters.precision == "bf16":
         _compute_in_bf16(base)
     base.set_attn_implementation(loaded.model.config._attn_implementation)
