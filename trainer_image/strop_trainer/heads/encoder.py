@@ -12,6 +12,7 @@ from strop_trainer.context import say
 from strop_trainer.errors import bad_configuration
 from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
+from strop_trainer.heads.label_losses import LOSSES
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
@@ -111,7 +112,7 @@ class EncoderHead:
         del run
         rows: list[Any] = list(examples)
         inputs = model_inputs(rows, self.pad_id)
-        labels, select = self.task.batch_labels(rows, inputs["input_ids"].shape[1])
+        labels, select = LOSSES[self.task.peft_type].tensors(rows, inputs["input_ids"].shape[1])
         nothing = torch.empty(0, dtype=torch.long)
         return Batch(inputs, nothing, select, labels, sum(len(row.input_ids) for row in rows))
 
@@ -125,7 +126,7 @@ class EncoderHead:
 
         def loss(batch: Batch) -> Any:
             moved = batch.to(run.loaded.model.device)
-            return self.task.loss(self._outputs(run, moved), moved, self.labels)
+            return LOSSES[self.task.peft_type].loss(self._outputs(run, moved), moved, self.labels)
 
         return loss
 
@@ -249,7 +250,7 @@ class EncoderHead:
             for examples, batch in zip(self.held, run.held_out, strict=True):
                 moved = batch.to(model.device)
                 found = self._outputs(run, moved)
-                loss += float(self.task.loss(found, moved, self.labels))
+                loss += float(LOSSES[self.task.peft_type].loss(found, moved, self.labels))
                 count += batch.targets
                 outputs += split_rows([output.float().cpu().numpy() for output in found], examples)
         model.train(training)

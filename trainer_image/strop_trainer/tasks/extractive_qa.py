@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from strop_trainer.batches import Batch
 from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
@@ -113,24 +112,6 @@ class ExtractiveQaTask(LabelledBase):
             encoded.tokens += len(tokens)
         encoded.target_tokens = 2 * len(encoded.examples)
         return encoded
-
-    def batch_labels(self, examples: Sequence[LabelledExample], longest: int) -> tuple[Any, None]:
-        """Return (R, 2): first and last token of each answer."""
-        import torch  # noqa: PLC0415 - seconds, only where it is used
-
-        del longest
-        return torch.tensor([example.label for example in examples]), None
-
-    def loss(self, outputs: Outputs, batch: Batch, labels: Labels) -> Any:
-        """Return the cross-entropy of the beginnings and of the ends, added."""
-        from torch.nn import functional  # noqa: PLC0415
-
-        del labels
-        begins, ends = (
-            functional.cross_entropy(logits.float(), batch.labels[:, side], reduction="sum")
-            for side, logits in enumerate(outputs)
-        )
-        return begins + ends
 
     def predict(
         self, outputs: Sequence[Outputs], examples: Sequence[LabelledExample], rows: Sequence[bytes], labels: Labels

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from strop_trainer.batches import Batch
 from strop_trainer.errors import bad_data
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
@@ -98,14 +97,6 @@ class LabelledTask(Protocol):
 
     def tokenize(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
         """Turn rows into tokens with labels; the examples are in the order of the rows."""
-        ...
-
-    def batch_labels(self, examples: Sequence[LabelledExample], longest: int) -> tuple[Any, Any]:
-        """Return `Batch.labels` and `Batch.select` of a pass."""
-        ...
-
-    def loss(self, outputs: Outputs, batch: Batch, labels: Labels) -> Any:
-        """Return the loss of a pass, summed over its targets, in nats."""
         ...
 
     def predict(

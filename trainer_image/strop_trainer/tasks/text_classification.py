@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from strop_trainer.batches import Batch
 from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
@@ -98,22 +97,6 @@ class TextClassificationTask(LabelledBase):
         encoded.tokens = sum(len(example.input_ids) for example in encoded.examples)
         encoded.target_tokens = len(rows)
         return encoded
-
-    def batch_labels(self, examples: Sequence[LabelledExample], longest: int) -> tuple[Any, None]:
-        """Return (R,) numbers of labels, or (R, C) of 0 and 1."""
-        import torch  # noqa: PLC0415 - seconds, only where it is used
-
-        del longest
-        return torch.tensor([example.label for example in examples]), None
-
-    def loss(self, outputs: Outputs, batch: Batch, labels: Labels) -> Any:
-        """Return the cross-entropy; with several labels a row, that of each label by itself."""
-        from torch.nn import functional  # noqa: PLC0415
-
-        logits = outputs[0].float()
-        if labels.several:
-            return functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
-        return functional.cross_entropy(logits, batch.labels, reduction="sum")
 
     def predict(
         self, outputs: Sequence[Outputs], examples: Sequence[LabelledExample], rows: Sequence[bytes], labels: Labels

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final, Literal
 
-from strop_trainer.batches import Batch
 from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
@@ -106,20 +105,6 @@ class TokenClassificationTask(LabelledBase):
         if not encoded.examples:
             raise bad_data("dataset: the model's tokenizer knows no word of the rows")
         return encoded
-
-    def batch_labels(self, examples: Sequence[LabelledExample], longest: int) -> tuple[Any, Any]:
-        """Return (N,) numbers of tags, and (N,) indices into the tokens of all rows, R x L: where they are."""
-        import torch  # noqa: PLC0415 - seconds, only where it is used
-
-        labels = [(row * longest + token, tag) for row, example in enumerate(examples) for token, tag in example.label]
-        return torch.tensor([tag for _, tag in labels]), torch.tensor([place for place, _ in labels])
-
-    def loss(self, outputs: Outputs, batch: Batch, labels: Labels) -> Any:
-        """Return the cross-entropy of the words' first tokens."""
-        from torch.nn import functional  # noqa: PLC0415
-
-        del labels
-        return functional.cross_entropy(outputs[0].flatten(0, 1)[batch.select].float(), batch.labels, reduction="sum")
 
     def predict(
         self, outputs: Sequence[Outputs], examples: Sequence[LabelledExample], rows: Sequence[bytes], labels: Labels
