@@ -92,7 +92,7 @@ def around(tmp_path: Path, rows: Any, architecture: str = "bert") -> Surrounding
 def test_a_task_is_learnt_proven_and_published(tmp_path: Path, case: str) -> None:
     task, rows, metric, outputs = CASES[case]
     surroundings = around(tmp_path, rows)
-    steps = {"max_steps": 160} if case == "several labels" else {}
+    steps = {"max_steps": 300} if case == "several labels" else {}
     ended = surroundings.run(plan_for(task, hyperparameters=steps))
     assert ended.code == 0, ended.output + ended.errors
     assert ended.message
