@@ -87,8 +87,10 @@ def test_each_write_of_a_jobs_way_may_break_in_each_way(server: ApiServer, proxy
             for done in [walkers.submit(whole_way, world, name) for name in plans]:
                 done.result()
         broken = {call.name for call in proxy.calls if call.fault}
-        # A way that breaks early can be shorter than one that does not, by an Event.
-        assert len(plans) - len(broken) <= len(FAULTS), plans.keys() - broken
+        # A way can be shorter than the one that was counted, by an Event: what it did not have cannot break.
+        spared = {name: len(proxy.numbered(name)) for name in plans.keys() - broken}
+        assert all(count < plans[name].number for name, count in spared.items()), spared
+        assert len(broken) > len(FAULTS) * 8, spared
 
 
 def test_the_operator_may_die_after_each_write(server: ApiServer, proxy: FaultProxy, world: World) -> None:
