@@ -22,6 +22,7 @@ from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
 from strop_trainer.termination import PublishedVersion
+from strop_trainer.threads import give_back_freed_memory
 
 
 def check(run: Run) -> None:
@@ -155,7 +156,9 @@ def train(run: Run) -> None:
 
 def evaluate(run: Run) -> None:
     """Measure the base and the tuned model on the same held-out rows, and hold the result to the job's gates."""
+    give_back_freed_memory()  # what training's passes held
     run.head.evaluate(run)
+    give_back_freed_memory()
     say(f"  {'':<16}{'base':>10}{'tuned':>10}")
     for name, tuned in run.metrics_tuned.items():
         say(f"  {name:<16}{run.metrics_base[name]:>10.4f}{tuned:>10.4f}")

@@ -7,7 +7,9 @@ is loaded, so this runs before torch or numpy is imported.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import re
 from collections.abc import MutableMapping
@@ -123,3 +125,10 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, KEEP_BYTES))
+
+
+def give_back_freed_memory() -> None:
+    """Give what is free to the kernel: between stages, of which the next must not pay for what the one before held."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.tasks.plain_template import keep_template
+from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
@@ -117,7 +117,7 @@ class CausalHead:
         artifact, template = run.plan.training.artifact, run.loaded.tokenizer.chat_template
         _save(run)
         keep_template(template, run.artifact("merged"))
-        gc.collect()
+        give_back_freed_memory()
         if not artifact.onnx:
             return
         from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
@@ -160,7 +160,7 @@ def _save(run: Run) -> None:
             return
         # The merged model is made from the untouched base, in fp32; both need not be in memory.
         del loaded
-        gc.collect()
+        give_back_freed_memory()
         out = run.artifact("merged") if artifact.onnx or artifact.merged else None
         merged = merge_adapter(run.model.path, adapter, out)
     if moved:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from strop_trainer.errors import bad_configuration
 from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
 from strop_trainer.heads.label_losses import LOSSES
+from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
@@ -159,7 +159,7 @@ class EncoderHead:
         with_adapter = run.loaded.has_adapter
         del run.loaded
         run.held_out = []
-        gc.collect()
+        give_back_freed_memory()
         if not plan.artifact.onnx and not plan.artifact.merged:
             return
         if with_adapter:
