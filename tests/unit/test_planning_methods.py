@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from strop.api.finetunejob import PROMPT_METHODS
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
 from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve, resolve_training
-from strop_trainer.plan import TrainingPlan, canonical_json
+from strop_trainer.plan import PROMPT_METHODS, TrainingPlan, canonical_json
 from tests.support.planning import job_of, pool_of
 
 SMOLLM = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -14,10 +14,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from strop_trainer.tasks.base import Example
+from strop_trainer.tasks.base import Example
 
 ATTENTION = "strop_segments"
 DRIFT_LIMIT = 0.05
@@ -148,7 +147,6 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
 
 def target_logits(model: Any, batch: Batch) -> Any:
     """Return the logits that count, (N, V): the output layer, the widest of all, runs on those positions alone."""
-    batch = batch.to(model.device)
     if _keeps_logits(model):
         logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
     else:
@@ -215,14 +213,12 @@ def keeps_rows_apart(model: Any, vocabulary: int) -> tuple[bool, str]:
     """
     import torch  # noqa: PLC0415
 
-    from strop_trainer.tasks.base import Example  # noqa: PLC0415 - tasks import this module
-
     def ids(seed: int, length: int) -> list[int]:
         return [random.Random(seed).randrange(vocabulary) for _ in range(length)]  # noqa: S311
 
     def logits(*rows: list[int]) -> Any:
         batch = pack([Example(row, [False] + [True] * (len(row) - 1)) for row in rows])
-        return target_logits(model, batch.to(next(model.parameters()).device)).float()
+        return target_logits(model, batch.to(model.device)).float()
 
     training = model.training
     model.eval()

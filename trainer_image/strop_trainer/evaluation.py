@@ -39,11 +39,10 @@ def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
     model.eval()
     loss = hits = count = 0.0
     with torch.no_grad():
-        for batch in batches:
+        for batch in (batch.to(model.device) for batch in batches):
             logits = target_logits(model, batch).float()
-            labels = batch.labels.to(logits.device)
-            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-            hits += float((logits.argmax(-1) == labels).sum())
+            loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
+            hits += float((logits.argmax(-1) == batch.labels).sum())
             count += batch.targets
     model.train(training)
     mean = loss / count

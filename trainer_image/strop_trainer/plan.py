@@ -31,6 +31,13 @@ Task = Literal[
     "preference",
 ]
 MethodType = Literal["full", "lora", "qlora", "dora", "ia3", "prompt-tuning", "prefix-tuning", "p-tuning"]
+LORA_METHODS: Final[tuple[MethodType, ...]] = ("lora", "qlora", "dora")
+PROMPT_METHODS: Final[tuple[MethodType, ...]] = ("prompt-tuning", "prefix-tuning", "p-tuning")
+"""Methods that put trainable tokens in front of each row."""
+LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
+"""Tasks whose model puts out labels, and is given a new head for them."""
+LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
+"""Methods that go with a new head."""
 Precision = Literal["fp32", "bf16", "fp16"]
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]

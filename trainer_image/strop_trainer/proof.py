@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,9 +81,30 @@ class Measured:
         return self.perplexity_onnx / self.perplexity_pytorch
 
 
-@dataclass(frozen=True)
-class ProofResult:
+class Proof(ABC):
     """One export, proven or not."""
+
+    artifact: str
+    reasons: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the export may be published."""
+        return not self.reasons
+
+    @abstractmethod
+    def summary(self) -> ProofSummary:
+        """Return what goes to the termination message."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object; what is not a number is null."""
+
+
+@dataclass(frozen=True)
+class ProofResult(Proof):
+    """The export of a model that answers in words."""
 
     artifact: str
     """Folder in the version, such as `onnx` or `onnx-int4`."""
@@ -91,11 +113,6 @@ class ProofResult:
     reasons: tuple[str, ...]
     """Why it did not pass, in words; empty where it did."""
     answers: tuple[Answer, ...] = field(default=())
-
-    @property
-    def passed(self) -> bool:
-        """Whether the export may be published."""
-        return not self.reasons
 
     def summary(self) -> ProofSummary:
         """Return what goes to the termination message."""

@@ -11,7 +11,7 @@ from strop_trainer.plan import Plan
 from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
-    from strop_trainer.proof import ProofResult
+    from strop_trainer.proof import Proof
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RunRecord:
     metrics_base: dict[str, float]
     metrics_tuned: dict[str, float]
     samples: list[Sample]
-    proofs: list[ProofResult]
+    proofs: list[Proof]
     stage_seconds: dict[str, float]
     """Stages that are done: all but publish."""
     metrics_file: Path

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from strop_trainer.evaluation import Sample
     from strop_trainer.heads.base import Head
     from strop_trainer.methods import LoadedModel
-    from strop_trainer.proof import ProofResult
+    from strop_trainer.proof import Proof
     from strop_trainer.training import TrainResult
 
 
@@ -55,7 +55,7 @@ class Run:
     metrics_tuned: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     exports: dict[OnnxPrecision, Path] = field(default_factory=dict)
-    proofs: list[ProofResult] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
     published: PublishedVersion | None = None
 
     @property

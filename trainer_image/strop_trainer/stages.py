@@ -76,7 +76,7 @@ def fetch_model(run: Run) -> None:
     path = sources.fetch_model(training.model, run.settings)
     run.model = check_model_folder(path, training.model.source, chat=run.task.needs_chat_template)
     run.task = task_for(run.task, run.model)
-    run.head = head_for(run.task, run.model)
+    run.head = head_for(run.task)
     run.head.check_model(run, run.model)
     say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")
 
@@ -94,6 +94,10 @@ def prepare(run: Run) -> None:
         if run.plan.training.hyperparameters.deterministic:
             torch.use_deterministic_algorithms(mode=True)
         run.head.prepare(run)
+        # Told at the end, when the model is gone.
+        run.total_parameters = run.loaded.total_parameters
+        run.base_parameters = run.loaded.base_parameters
+        run.trainable_parameters = run.loaded.trainable_parameters
         run.base_fingerprint = hashing.result()
 
 
@@ -102,8 +106,8 @@ def quiet_libraries() -> None:
     import huggingface_hub.constants  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
-    # bitsandbytes does without this kernel, and says so whether it is used or not.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # It misses optional kernels, and says so whether it is used or not.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # What the libraries tell each other about names that will change.
     warnings.filterwarnings("ignore", category=FutureWarning)
     # PEFT works them out itself where it puts tokens in front of a prompt.
@@ -111,8 +115,6 @@ def quiet_libraries() -> None:
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    # It misses optional kernels, and says so whether it is used or not.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def train(run: Run) -> None:

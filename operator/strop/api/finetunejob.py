@@ -31,7 +31,18 @@ from strop.api.base import (
     Timestamp,
 )
 from strop.api.forms import Form, data_source_hint, model_source_hint, name_hint, size_hint
-from strop_trainer.plan import METRICS, DistributedStrategy, MethodType, OnnxPrecision, Task, TaskMetrics
+from strop_trainer.plan import (
+    LABEL_METHODS,
+    LABEL_TASKS,
+    LORA_METHODS,
+    METRICS,
+    PROMPT_METHODS,
+    DistributedStrategy,
+    MethodType,
+    OnnxPrecision,
+    Task,
+    TaskMetrics,
+)
 
 _HUB_NAME = r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+"
 # No user:password@ in front of the host: a job is no place for credentials.
@@ -68,8 +79,6 @@ SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Field of the spec → the values of its enumeration that this version can do."""
 
-LORA_METHODS: tuple[MethodType, ...] = ("lora", "qlora", "dora")
-PROMPT_METHODS: tuple[MethodType, ...] = ("prompt-tuning", "prefix-tuning", "p-tuning")
 """Methods that put trainable tokens in front of each row."""
 
 
@@ -624,9 +633,6 @@ METHOD_RULES: tuple[Rule, ...] = (
 """What a method asks of the other parts of a job."""
 
 
-LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
-"""Tasks whose model puts out labels by a head of its own."""
-LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
 LABEL_RULES: tuple[Rule, ...] = (
     Rule(
         f"!(self.task in {_quoted(LABEL_TASKS)}) || self.method.type in {_quoted(LABEL_METHODS)}",

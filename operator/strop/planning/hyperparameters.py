@@ -10,7 +10,7 @@ import math
 from typing import Final
 
 from strop.api import names
-from strop.api.finetunejob import LABEL_TASKS, PROMPT_METHODS, FineTuneJobSpec, TrainingSpec
+from strop.api.finetunejob import FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
 from strop.planning.labelled import (
@@ -23,6 +23,8 @@ from strop.planning.labelled import (
 from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
 from strop_trainer.plan import (
+    LABEL_TASKS,
+    PROMPT_METHODS,
     CheckpointPlan,
     EvaluationPlan,
     Hyperparameters,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from strop.api.finetunejob import LORA_METHODS, FineTuneJobSpec
+from strop.api.finetunejob import FineTuneJobSpec
 from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
-from strop_trainer.plan import OnnxPrecision, Precision
+from strop_trainer.plan import LORA_METHODS, OnnxPrecision, Precision
 
 MAX_LENGTH: Final = (256, "sentences and short paragraphs, as labels have; how many were cut is reported")
 ANSWER_LENGTH: Final = (

@@ -10,7 +10,7 @@ from typing import Final
 
 from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
-from strop_trainer.plan import CPU_PASS_TOKENS, MemoryEstimate, Precision, Task, TrainingPlan
+from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, MemoryEstimate, Precision, Task, TrainingPlan
 
 BYTES: Final[dict[Precision, int]] = {"fp32": 4, "bf16": 2, "fp16": 2}
 FP32: Final = BYTES["fp32"]
@@ -26,8 +26,7 @@ HEAP_FRAGMENTATION: Final = 1.5
 """The same for the C library's heap, which activations of many sizes leave with holes: 1.4 to 1.5 seen. Logits are so
 large that they go back to the system at once."""
 
-_LABELS: Final[frozenset[Task]] = frozenset({"text-classification", "token-classification"})
-_PADDED: Final[frozenset[Task]] = _LABELS | {"question-answering"}
+_PADDED: Final[frozenset[Task]] = frozenset({*LABEL_TASKS, "question-answering"})
 """Tasks whose rows are not packed, or not by every kind of model."""
 _ADAM_BYTES: Final = 8
 """Two fp32 moments a trained parameter (Kingma & Ba 2015)."""
@@ -158,7 +157,7 @@ def logits_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> 
     The output layer runs on tokens with a target alone. All are taken to have one, an upper bound for chat. Models that
     give labels have a few logits, which are left out.
     """
-    if training.task in _LABELS:
+    if training.task in LABEL_TASKS:
         return 0
     tokens = pass_tokens(training, accelerator=accelerator)
     return tokens * shape.vocabulary * (_compute_bytes(training) + 3 * FP32)

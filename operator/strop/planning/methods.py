@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from strop.api.finetunejob import LORA_METHODS, PROMPT_METHODS, FineTuneJobSpec, LoraSpec, PromptSpec
+from strop.api.finetunejob import FineTuneJobSpec, LoraSpec, PromptSpec
 from strop.planning.chooser import Chooser
 from strop.planning.presets import ModelFacts
-from strop_trainer.plan import LoraPlan, MethodPlan, MethodType
+from strop_trainer.plan import LORA_METHODS, PROMPT_METHODS, LoraPlan, MethodPlan, MethodType
 
 _RANK: Final = 16
 _ALPHA: Final = 32

@@ -8,8 +8,6 @@ from typing import Final
 
 from strop.api import names
 from strop.api.finetunejob import (
-    LABEL_TASKS,
-    PROMPT_METHODS,
     SUPPORTED_TASKS,
     DataSource,
     FineTuneJobSpec,
@@ -27,6 +25,8 @@ from strop.planning.pools import AUTO, Fit, Needs, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
 from strop.planning.quantities import GIB, format_bytes, memory_quantity
 from strop_trainer.plan import (
+    LABEL_TASKS,
+    PROMPT_METHODS,
     ArtifactPlan,
     DataFile,
     DatasetPlan,

@@ -26,7 +26,6 @@ def task_for(task: Task, model: ModelFolder) -> Task:
     return task
 
 
-def head_for(task: Task, model: ModelFolder) -> Head:
+def head_for(task: Task) -> Head:
     """Return the kind of model that a task trains."""
-    del model
     return EncoderHead(task) if isinstance(task, LABELLED) else CausalHead()

@@ -26,7 +26,7 @@ class Head(Protocol):
     def prepare(self, run: Run) -> None:
         """Turn rows into tokens, load the weights and describe both in the log.
 
-        Sets `run.encoded`, `loaded`, `held_out`, `packed`, `set_pass` and the counts of parameters.
+        Sets `run.encoded`, `loaded`, `held_out`, `packed` and `set_pass`.
         """
         ...
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ from strop_trainer import evaluation
 from strop_trainer.context import say
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.plan import CPU_PASS_TOKENS
+from strop_trainer.heads.exports import export_each
+from strop_trainer.plan import CPU_PASS_TOKENS, PROMPT_METHODS
 from strop_trainer.tasks.plain_template import keep_template
 from strop_trainer.threads import give_back_freed_memory
 
@@ -57,9 +57,6 @@ class CausalHead:
                 "(training.maxLength)"
             )
         run.loaded = methods.load_model(run.model.path, plan, tokenizer, run.device)
-        run.total_parameters = run.loaded.total_parameters
-        run.base_parameters = run.loaded.base_parameters
-        run.trainable_parameters = run.loaded.trainable_parameters
         _speed_up_adapters(run)
         _choose_packing(run)
         groups = micro_batches(
@@ -87,8 +84,8 @@ class CausalHead:
         model = run.loaded.model
 
         def loss(batch: Batch) -> Any:
-            logits = target_logits(model, batch)
-            return torch.nn.functional.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="sum")
+            batch = batch.to(model.device)
+            return torch.nn.functional.cross_entropy(target_logits(model, batch).float(), batch.labels, reduction="sum")
 
         return loss
 
@@ -122,13 +119,7 @@ class CausalHead:
             return
         from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
 
-        for position, precision in enumerate(artifact.onnx):
-            begin = time.monotonic()
-            folder = run.artifact("onnx" if position == 0 else f"onnx-{precision}")
-            export_onnx(run.artifact("merged"), folder, precision)
-            run.exports[precision] = folder
-            size = sum(file.stat().st_size for file in folder.iterdir())
-            say(f"  {folder.name}: {precision}, {size / 1e6:,.0f} MB in {time.monotonic() - begin:.1f} s")
+        export_each(run, export_onnx)
 
     def prove(self, run: Run) -> None:
         """Compare logits, tokens and answers."""
@@ -137,7 +128,7 @@ class CausalHead:
 
         plan = run.plan.training
         rows = [ProofRow(q.row_ids, len(q.prompt_ids), q.reference) for q in run.questions]
-        run.proofs = compare(
+        run.proofs += compare(
             run.artifact("merged"), run.exports, rows, plan.artifact.proof, plan.evaluation.max_new_tokens
         )
 
@@ -186,6 +177,8 @@ def _reload(run: Run, loaded: LoadedModel) -> None:
     Raises:
         TrainerError: it does not (exit 76).
     """
+    import torch  # noqa: PLC0415
+
     from strop_trainer.batches import target_logits  # noqa: PLC0415
     from strop_trainer.methods import load_adapter  # noqa: PLC0415
 
@@ -195,8 +188,8 @@ def _reload(run: Run, loaded: LoadedModel) -> None:
         again.get_base_model().set_attn_implementation(loaded.base.config._attn_implementation)
     difference = 0.0
     loaded.model.eval()
-    with _no_grad():
-        for batch in batches:
+    with torch.no_grad():
+        for batch in (batch.to(again.device) for batch in batches):
             before, after = target_logits(loaded.model, batch).float(), target_logits(again, batch).float()
             # Not max: what is not a number must fail.
             difference = max(difference, float((before - after).norm() / before.norm()))
@@ -209,16 +202,8 @@ def _reload(run: Run, loaded: LoadedModel) -> None:
     say(f"  adapter: loaded again, its logits differ by {difference:.2g} of their norm")
 
 
-def _no_grad() -> Any:
-    import torch  # noqa: PLC0415
-
-    return torch.no_grad()
-
-
 def _answers(run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
     """Return a model's answers; packed attention takes no mask, and is changed for that."""
-    from strop_trainer.methods.checks import PROMPTS  # noqa: PLC0415
-
     if not asked:
         return []
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -230,7 +215,7 @@ def _answers(run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
         run.loaded.tokenizer,
         asked,
         run.plan.training.evaluation.max_new_tokens,
-        padded=run.plan.training.method.type not in PROMPTS,
+        padded=run.plan.training.method.type not in PROMPT_METHODS,
     )
     if run.packed:
         base.set_attn_implementation(attention)

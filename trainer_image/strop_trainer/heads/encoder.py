@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strop_trainer.context import say
 from strop_trainer.errors import bad_configuration
 from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
+from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
 from strop_trainer.threads import give_back_freed_memory
 
@@ -80,10 +81,7 @@ class EncoderHead:
             bf16=hyperparameters.precision == "bf16" and plan.method.type != "full",
             pad_id=self.pad_id,
         )
-        if len(tokenizer) > found.model.get_input_embeddings().weight.shape[0]:
-            raise bad_configuration(
-                f"model: its tokenizer has {len(tokenizer)} tokens, more than its embedding has rows"
-            )
+        methods.check_vocabulary(found.model, tokenizer)
         run.loaded = methods.prepare_method(
             found.model.to(run.device),
             encoder_model.plan_with_head(plan, found),
@@ -93,9 +91,6 @@ class EncoderHead:
         )
         for parameter in run.loaded.trainable.values():
             parameter.data = parameter.data.float()
-        run.total_parameters = run.loaded.total_parameters
-        run.base_parameters = run.loaded.base_parameters
-        run.trainable_parameters = run.loaded.trainable_parameters
         run.packed, run.questions = False, []
         run.set_pass = lambda _step, _micro: None
         run.held_out = [self.make_batch(run, part) for part in self.held]
@@ -175,20 +170,10 @@ class EncoderHead:
         from strop_trainer.export.encoder import export_encoder  # noqa: PLC0415
 
         longest = max((row for part in self.held for row in part), key=lambda row: len(row.input_ids))
-        for position, precision in enumerate(plan.artifact.onnx):
-            begin = time.monotonic()
-            folder = run.artifact("onnx" if position == 0 else f"onnx-{precision}")
-            export_encoder(
-                merged,
-                folder,
-                precision,
-                auto_class=self.task.auto_class,
-                outputs=self.task.outputs,
-                example=longest,
-            )
-            run.exports[precision] = folder
-            size = sum(file.stat().st_size for file in folder.iterdir())
-            say(f"  {folder.name}: {precision}, {size / 1e6:,.0f} MB in {time.monotonic() - begin:.1f} s")
+        export_each(
+            run,
+            partial(export_encoder, auto_class=self.task.auto_class, outputs=self.task.outputs, example=longest),
+        )
 
     def prove(self, run: Run) -> None:
         """Compare outputs, labels and metrics of each export with PyTorch's."""
@@ -217,7 +202,7 @@ class EncoderHead:
             shown = zip(rows[:PROVEN_ANSWERS], expected, predicted, strict=False)
             answers = [Answer(task.show(row)[1], task.show(row, a)[1], task.show(row, b)[1]) for row, a, b in shown]
             run.proofs.append(
-                LabelProof(  # type: ignore[arg-type]
+                LabelProof(
                     folder.name,
                     precision,
                     len(rows),
@@ -271,6 +256,7 @@ class EncoderHead:
         from strop_trainer.training import Schedule  # noqa: PLC0415
 
         plan, encoded, names = run.plan.training.hyperparameters, run.encoded, self.labels.names
+        loaded = run.loaded
         schedule = Schedule.of(plan, len(encoded.examples))
         if self.task.peft_type != "QUESTION_ANS":
             several = ", any number of them a row" if self.labels.several else ""
@@ -279,8 +265,8 @@ class EncoderHead:
         if encoded.truncated:
             say(f"  note: {encoded.truncated} rows are longer than {plan.max_length} tokens and lose their end")
         say(
-            f"  parameters: {run.total_parameters:,}, of them {run.trainable_parameters:,} "
-            f"({run.trainable_parameters / run.total_parameters:.2%}) trained"
+            f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
+            f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"
         )
         say(
             f"  steps: {schedule.total_steps} ({schedule.steps_per_epoch} an epoch, {schedule.warmup_steps} of warm-up)"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from strop_trainer.errors import bad_configuration
-from strop_trainer.methods.checks import LORA, PROMPTS
-from strop_trainer.plan import TrainingPlan
+from strop_trainer.methods.loading import loading_in_words
+from strop_trainer.plan import LABEL_METHODS, LORA_METHODS, TrainingPlan
 from strop_trainer.tasks.labelled import Labels
 
 MAPPINGS = {
@@ -39,9 +39,10 @@ def check_labelled_method(plan: TrainingPlan) -> None:
     Raises:
         TrainerError: exit 78.
     """
-    if plan.method.type in (*PROMPTS, "qlora", "ia3"):
+    if plan.method.type not in LABEL_METHODS:
         raise bad_configuration(
-            f"method.type: found {plan.method.type}, allowed for {plan.task} with a head for labels: lora, dora, full"
+            f"method.type: found {plan.method.type}, allowed for {plan.task} with a head for labels: "
+            f"{', '.join(LABEL_METHODS)}"
         )
     if plan.method.lora is not None and plan.method.lora.initialization != "default":
         raise bad_configuration(
@@ -97,7 +98,7 @@ def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, 
         config.problem_type = "multi_label_classification" if labels.several else None
     config.pad_token_id = pad_id
     torch.manual_seed(seed)
-    try:
+    with loading_in_words():
         model, info = getattr(transformers, auto_class).from_pretrained(
             folder,
             config=config,
@@ -107,10 +108,6 @@ def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, 
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if "memory" in str(error).lower():
-            raise
-        raise bad_configuration(f"model: cannot be loaded: {str(error).splitlines()[0]}") from error
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     prefix = f"{model.base_model_prefix}."
@@ -143,7 +140,7 @@ def plan_with_head(plan: TrainingPlan, found: WithHead) -> TrainingPlan:
     import torch  # noqa: PLC0415
 
     lora = plan.method.lora
-    if plan.method.type not in LORA or lora is None:
+    if plan.method.type not in LORA_METHODS or lora is None:
         return plan
     changes: dict[str, Any] = {"modules_to_save": [*lora.modules_to_save, *found.new]}
     if lora.target_modules == "all-linear":

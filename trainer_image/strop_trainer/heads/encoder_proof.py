@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import Answer, number
+from strop_trainer.proof import Answer, Proof, number
 from strop_trainer.tasks.labelled import Outputs
 from strop_trainer.termination import ProofSummary
 
 
 @dataclass(frozen=True)
-class LabelProof:
-    """One export, proven or not."""
+class LabelProof(Proof):
+    """The export of a model that puts out labels."""
 
     artifact: str
     precision: OnnxPrecision
@@ -28,11 +28,6 @@ class LabelProof:
     reasons: tuple[str, ...]
     """Why it did not pass, in words; empty where it did."""
     answers: tuple[Answer, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether the export may be published."""
-        return not self.reasons
 
     def summary(self) -> ProofSummary:
         """Return what goes to the termination message."""

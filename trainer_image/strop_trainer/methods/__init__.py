@@ -4,6 +4,7 @@ from strop_trainer.methods.checks import check_method
 from strop_trainer.methods.loading import (
     LoadedModel,
     check_architecture,
+    check_vocabulary,
     load_adapter,
     load_model,
     load_tokenizer,
@@ -14,6 +15,7 @@ __all__ = [
     "LoadedModel",
     "check_architecture",
     "check_method",
+    "check_vocabulary",
     "load_adapter",
     "load_model",
     "load_tokenizer",

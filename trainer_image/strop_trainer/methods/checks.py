@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from strop_trainer.errors import bad_configuration
-from strop_trainer.plan import MethodType, Precision, TrainingPlan
+from strop_trainer.plan import LORA_METHODS, PROMPT_METHODS, MethodType, Precision, TrainingPlan
 
-LORA: Final[tuple[MethodType, ...]] = ("lora", "qlora", "dora")
-PROMPTS: Final[tuple[MethodType, ...]] = ("prompt-tuning", "prefix-tuning", "p-tuning")
-"""Methods that put trainable tokens in front of each row."""
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
 INITIALIZATIONS: Final[dict[MethodType, tuple[str, ...]]] = {
     "lora": ("default", "pissa", "olora"),
@@ -25,7 +22,7 @@ def check_method(plan: TrainingPlan) -> None:
         TrainerError: field, found and allowed (exit 78).
     """
     method, hyperparameters, distributed = plan.method, plan.hyperparameters, plan.distributed
-    if method.type in LORA:
+    if method.type in LORA_METHODS:
         if method.lora is None:
             raise bad_configuration(f"method.lora: missing for method {method.type}")
         if method.lora.initialization not in INITIALIZATIONS[method.type]:
@@ -33,7 +30,7 @@ def check_method(plan: TrainingPlan) -> None:
                 f"method.lora.initialization: found {method.lora.initialization}, allowed for {method.type}: "
                 f"{', '.join(INITIALIZATIONS[method.type])}"
             )
-    if method.type in PROMPTS:
+    if method.type in PROMPT_METHODS:
         _check_prompts(plan)
     if method.type == "full" and not plan.artifact.onnx and not plan.artifact.merged:
         raise bad_configuration("artifact.merged: found false without ONNX; method full has no adapter to publish")

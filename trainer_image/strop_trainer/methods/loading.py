@@ -14,8 +14,8 @@ from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
 from strop_trainer.methods import ia3, prompts, quantized
 from strop_trainer.methods import lora as low_rank
-from strop_trainer.methods.checks import PROMPTS, check_method
-from strop_trainer.plan import TrainingPlan
+from strop_trainer.methods.checks import check_method
+from strop_trainer.plan import PROMPT_METHODS, TrainingPlan
 
 CAUSAL = "CAUSAL_LM"
 
@@ -132,12 +132,36 @@ def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any, device: str = C
     check_method(plan)
     torch.manual_seed(plan.hyperparameters.seed)
     base = _load_base(folder, plan, device)
+    check_vocabulary(base, tokenizer)
+    return prepare_method(base, plan, tokenizer, folder)
+
+
+def check_vocabulary(base: Any, tokenizer: Any) -> None:
+    """Check that the model has a row of its embedding for each token.
+
+    Raises:
+        TrainerError: it has not (exit 78).
+    """
     rows = base.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise bad_configuration(
             f"model: its tokenizer has {len(tokenizer)} tokens, more than the {rows} of its embedding"
         )
-    return prepare_method(base, plan, tokenizer, folder)
+
+
+@contextmanager
+def loading_in_words() -> Iterator[None]:
+    """Say in one line why weights cannot be loaded.
+
+    Raises:
+        TrainerError: they cannot (exit 78); want of memory is told where all of it is.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if "memory" in str(error).lower():
+            raise
+        raise bad_configuration(f"model: cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, task_type: str = CAUSAL) -> LoadedModel:
@@ -181,7 +205,7 @@ def load_adapter(adapter: Path, loaded: LoadedModel) -> Any:
     from peft import PeftModel  # noqa: PLC0415 - seconds
 
     model = PeftModel.from_pretrained(_load_base(loaded.folder, loaded.plan, loaded.model.device.type), adapter).eval()
-    if loaded.plan.method.type in PROMPTS and loaded.plan.method.type != "prefix-tuning":
+    if loaded.plan.method.type in PROMPT_METHODS and loaded.plan.method.type != "prefix-tuning":
         prompts.hide_virtual_tokens(model)
     return model.to(loaded.model.device)
 
@@ -194,7 +218,7 @@ def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
     more = {"quantization_config": quantized.quantization_config(precision)} if method == "qlora" else {}
     if device != CPU:
         more["device_map"] = {"": device}
-    try:
+    with loading_in_words():
         base, info = AutoModelForCausalLM.from_pretrained(
             folder,
             # What is trained in full keeps fp32 weights, and computes in the plan's precision.
@@ -204,10 +228,6 @@ def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
             output_loading_info=True,
             **more,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        if "memory" in str(error).lower():
-            raise
-        raise bad_configuration(f"model: cannot be loaded: {str(error).splitlines()[0]}") from error
     if info.get("missing_keys"):
         names = sorted(info["missing_keys"])
         raise bad_configuration(f"model: its weights lack {len(names)} tensors, such as {names[0]}")
@@ -222,7 +242,7 @@ def _add_adapter(base: Any, plan: TrainingPlan, folder: Path, task_type: str) ->
     method, lora = plan.method, plan.method.lora
     if lora is not None:
         config = low_rank.lora_config(method, lora, base, task_type)
-    elif method.type in PROMPTS:
+    elif method.type in PROMPT_METHODS:
         config = prompts.prompt_config(method, base, task_type)
     else:
         config = ia3.ia3_config(base, task_type)
@@ -238,7 +258,7 @@ def _add_adapter(base: Any, plan: TrainingPlan, folder: Path, task_type: str) ->
         ) from None
     if method.type == "prefix-tuning":
         prompts.start_prefix(model)
-    elif method.type in PROMPTS:
+    elif method.type in PROMPT_METHODS:
         prompts.hide_virtual_tokens(model)
     if lora is None or lora.initialization == "default":
         return model, {}
