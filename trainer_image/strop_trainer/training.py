@@ -22,7 +22,6 @@ from strop_trainer.errors import Preempted, bad_configuration
 from strop_trainer.plan import CheckpointPlan, Hyperparameters
 from strop_trainer.progress import Progress
 from strop_trainer.tasks.base import Example
-from strop_trainer.threads import give_back_freed_memory
 
 LOG_LINES = 100
 """About so many log lines in a run."""
@@ -329,7 +328,6 @@ class Trainer:
         tensors = {**state.tensors(), **random_state}
         values = {"totals": asdict(totals)}
         save_checkpoint(self.checkpoints, step, tensors, values, keep=self.checkpoint.keep, identity=self.identity)
-        give_back_freed_memory()  # passes of many sizes leave holes, and the process would grow
 
     def _random_state(self) -> dict[str, Any]:
         import torch  # noqa: PLC0415
