@@ -31,8 +31,6 @@ KIND_CLUSTER = "strop"
 OPERATOR_IMAGE = "localhost/strop-operator:dev"
 TRAINER_IMAGE = "localhost/strop-trainer:dev"
 JOB_TIMEOUT_S = 1800
-INVALID_S = 30
-"""A job that is applied before its ConfigMap is Invalid until the operator looks again: no reason to give up yet."""
 MODEL = "smollm2-135m-instruct"
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -190,7 +188,6 @@ def follow(cluster: Cluster) -> dict[str, Any]:
         DemoError: it failed, or did not end in time.
     """
     end, last, pause = time.monotonic() + JOB_TIMEOUT_S, "", threading.Event()
-    valid_at = time.monotonic()
     while time.monotonic() < end:
         job = cluster.get("-n", NAMESPACE, "finetunejob", JOB)
         if (line := summary(job)) != last:
@@ -199,9 +196,7 @@ def follow(cluster: Cluster) -> dict[str, Any]:
         phase = job.get("status", {}).get("phase")
         if phase == "Complete":
             return job
-        if phase != "Invalid":
-            valid_at = time.monotonic()
-        if phase == "Failed" or time.monotonic() - valid_at > INVALID_S:
+        if phase in {"Failed", "Invalid"}:
             raise DemoError(f"the job is {phase}: {job['status'].get('message')}")
         pause.wait(1)
     raise DemoError(f"the job did not end in {JOB_TIMEOUT_S} s: {last}")

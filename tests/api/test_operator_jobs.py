@@ -99,17 +99,17 @@ def test_what_may_pass_is_tried_again_and_a_checkpoint_costs_no_attempt(world: W
     assert "at its limit of" in status["message"]
 
 
-def test_a_missing_claim_is_told_and_heals(world: World) -> None:
+def test_a_claim_that_comes_after_the_job_is_waited_for(world: World) -> None:
     world.apply("no-claim", model={"source": "pvc://later/model", "parameters": "135M"})
-    status = world.reaches("no-claim", "Invalid")
-    assert "claim later" in status["message"]
-    assert world.condition("no-claim", "Accepted") == ("False", "ClaimNotFound")
+    status = world.reaches("no-claim", "Pending")
+    assert status["message"] == "waits for claim later (a source of the job)"
+    assert world.condition("no-claim", "Accepted") == ("Unknown", "WaitingForInput")
     assert world.names("job", "batch", "no-claim") == []
     assert "finalizers" not in world.job("no-claim")["metadata"]
     world.claim("later")
     world.first_pod("no-claim")
-    assert world.condition("no-claim", "Accepted") == ("True", "Planned")
-    assert world.condition("no-claim", "Stalled")[0] == "False"
+    wait_until(lambda: world.condition("no-claim", "Accepted") == ("True", "Planned"), "the job is accepted")
+    assert world.condition("no-claim", "Stalled") == ("", "")
 
 
 def test_a_missing_key_is_told_with_those_that_are_there(world: World) -> None:

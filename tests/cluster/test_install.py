@@ -94,7 +94,7 @@ def test_operator_watches_with_the_rights_of_its_pod(installed: Cluster, namespa
     }
     installed.kubectl.apply(job)
     place = ("finetunejob/no-input", "-n", namespace)
-    installed.kubectl.wait("jsonpath={.status.phase}=Invalid", *place, timeout=10)
+    installed.kubectl.wait("jsonpath={.status.phase}=Pending", *place, timeout=10)
     installed.kubectl("delete", *place, "--timeout=10s", check=True)
 
 

@@ -61,6 +61,7 @@ class Reason:
     SECRET_NOT_FOUND: Final = "SecretNotFound"
     NAME_TAKEN: Final = "NameTaken"
     CREATED: Final = "Created"
+    WAITING_FOR_INPUT: Final = "WaitingForInput"
     WAITING_FOR_QUOTA: Final = "WaitingForQuota"
     UNSCHEDULABLE: Final = "Unschedulable"
     CLAIM_UNBOUND: Final = "ClaimUnbound"

@@ -21,7 +21,8 @@ PHASES: Final[Mapping[str, str]] = {
 }
 
 CONDITIONS: Final[Mapping[str, str]] = {
-    Condition.ACCEPTED: "True: the spec makes a Plan, and what it names is there. False: the reason says what is not.",
+    Condition.ACCEPTED: "True: the spec makes a Plan, and what it names is there. False: the reason says what is not. "
+    "Unknown: what is not there yet is waited for.",
     Condition.QUEUED: "True while it waits for quota.",
     Condition.RUNNING: "True while a trainer pod runs.",
     Condition.PUBLISHED: "True once the version is in the registry.",
@@ -46,6 +47,8 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.NAME_TAKEN: "An object that the job needs to create exists already and is not its own. "
     "Delete that object, or give the job another name.",
     Reason.CREATED: "The Job was created; its pod comes next.",
+    Reason.WAITING_FOR_INPUT: "A claim or ConfigMap that the job names is not there yet. It starts when it comes; "
+    "after half a minute it is Invalid, and still starts when it comes.",
     Reason.WAITING_FOR_QUOTA: "Kueue, a scheduling gate or a ResourceQuota holds it back until there is room.",
     Reason.UNSCHEDULABLE: "No node takes the pod now; the message is the scheduler's.",
     Reason.CLAIM_UNBOUND: "A PersistentVolumeClaim waits for a volume; `kubectl describe pvc` says why.",

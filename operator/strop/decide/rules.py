@@ -11,7 +11,7 @@ from typing import Final
 from strop.api.names import Condition, Phase, Reason
 from strop.decide import ending, pods
 from strop.decide.decision import Action, Apply, Create, Delete, EventNote, Patch, SetFinalizer
-from strop.decide.inputs import missing_input
+from strop.decide.inputs import missing_inputs, waits_for
 from strop.decide.pausing import pause_actions, resume_actions
 from strop.decide.verdict import Gone, Unchanged, Verdict
 from strop.decide.view import View, known
@@ -101,11 +101,14 @@ def name_taken(view: View) -> Verdict | None:
 
 
 def input_missing(view: View) -> Verdict | None:
-    """A claim or ConfigMap that is not there is told before a pod would wait for it."""
-    if view.child:
+    """A claim or ConfigMap that is not there is waited for while the job is young, then told; no pod waits for it."""
+    missing = () if view.child else missing_inputs(view)
+    if not missing:
         return None
-    cause = missing_input(view)
-    return cause and Verdict(Phase.INVALID, cause.reason, cause.message, requeue_after=INPUT_SECONDS)
+    if words := waits_for(missing, view.age):
+        return Verdict(Phase.PENDING, Reason.WAITING_FOR_INPUT, words, requeue_after=SOON)
+    cause = missing[0].cause
+    return Verdict(Phase.INVALID, cause.reason, cause.message, requeue_after=INPUT_SECONDS)
 
 
 def paused_before_start(view: View) -> Verdict | None:

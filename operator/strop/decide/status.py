@@ -16,7 +16,7 @@ from strop.desired.metadata import Manifest
 
 MESSAGE_LIMIT: Final = 2048
 
-State = Literal["True", "False"]
+State = Literal["True", "False", "Unknown"]
 
 _IN_PROGRESS: Final[Mapping[str, State]] = {Condition.ACCEPTED: "True", Condition.RECONCILING: "True"}
 CONDITIONS: Final[Mapping[str, Mapping[str, State]]] = {
@@ -122,6 +122,8 @@ def _headline_stands(view: View, verdict: Verdict) -> bool:
 def _conditions(view: View, verdict: Verdict) -> list[StatusCondition]:
     before = {condition.type: condition for condition in view.previous.conditions}
     states: dict[str, State] = dict(CONDITIONS[verdict.phase])
+    if verdict.reason == Reason.WAITING_FOR_INPUT:
+        states[Condition.ACCEPTED] = "Unknown"
     if verdict.phase == Phase.COMPLETE:
         states[Condition.PUBLISHED] = "True" if verdict.version else "False"
     for kind, condition in before.items():

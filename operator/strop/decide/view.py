@@ -55,6 +55,11 @@ class View:
         return "deletionTimestamp" in self.metadata
 
     @property
+    def age(self) -> float:
+        """Seconds since the job was created."""
+        return self.now.since(self.metadata["creationTimestamp"])
+
+    @property
     def held(self) -> bool:
         """Whether our finalizer is on the job."""
         return names.FINALIZER in self.metadata.get("finalizers", [])
