@@ -227,9 +227,8 @@ def show(cluster: Cluster, job: dict[str, Any]) -> None:
         table.add_row(metric["name"], *(f"{metric[side]:.4g}" if side in metric else "–" for side in ("base", "tuned")))
     console.print(table)
     for proof in record.get("proofs", []):
-        found = {key: value for key, value in proof.items() if key not in {"artifact", "passed"}}
-        numbers = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
-        console.print(f"proof of {proof['artifact']}: {'passed' if proof['passed'] else 'FAILED'} ({numbers})")
+        numbers = ", ".join(proof["judgedBy"])
+        console.print(f"proof of {proof['artifact']}: {'passed' if proof['passed'] else 'FAILED'} by {numbers}")
 
     step("The same question, to the base model and to the tuned ONNX model")
     script = (ROOT / "examples" / "ask.py").read_text(encoding="utf-8")

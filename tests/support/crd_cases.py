@@ -182,6 +182,7 @@ FULL: dict[str, Document] = {
                     "maxLogitDifference": 0.00007,
                     "tokenAgreement": 1,
                     "perplexityRatio": 1,
+                    "judgedBy": ["largest logit difference 7e-05 (at most 0.005)"],
                 }
             ],
             "job": {"name": "full", "uid": "0b6d5f6e-6f0a-4d6e-9d2e-0f9b7f1b7c1a"},
@@ -544,6 +545,8 @@ _VERSION: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         {"maxItems": [{"artifact": "a", "passed": True}] * 17},
     ),
     "spec.proofs[].artifact": _at_most(128, 1),
+    "spec.proofs[].judgedBy": (([], ["f1 0.8 (at least 0.7)"] * 16), {"maxItems": ["f1 0.8 (at least 0.7)"] * 17}),
+    "spec.proofs[].judgedBy[]": _at_most(128, 1),
     "spec.job.name": _Values.name,
     "spec.job.uid": _at_most(64, 1),
     "spec.publishedAt": _Values.time,
@@ -1093,6 +1096,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "spec.cost": 1,
         "spec.namespaces": [],
     },
-    "ModelVersion": {"spec.metrics": [], "spec.proofs": []},
+    "ModelVersion": {"spec.metrics": [], "spec.proofs": [], "spec.proofs[].judgedBy": []},
 }
 """What the server puts where nothing is given."""

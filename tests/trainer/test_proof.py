@@ -14,8 +14,9 @@ from onnx import numpy_helper
 
 from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.reference import Greedy, Reference
+from strop_trainer.heads.encoder_proof import LabelProof, label_bounds
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import Measured, ProofResult, ProofRow, judge, measure, number, prove
+from strop_trainer.proof import Measured, ProofResult, ProofRow, bounds, judge, measure, number, prove
 from tests.support.models import tiny_llama, tiny_tokenizer
 from tests.support.records import MEASURED
 
@@ -48,6 +49,26 @@ def test_what_measures_well_passes() -> None:
 )
 def test_each_bound_holds_on_its_own(precision: OnnxPrecision, change: dict[str, Any], expected: str) -> None:
     assert judge(precision, replace(MEASURED, **change), LIMITS) == [expected]
+
+
+def test_a_summary_says_what_each_precision_was_judged_by() -> None:
+    moved = replace(MEASURED, max_logit_difference=11.0, perplexity_onnx=1.23)
+    found = ProofResult("onnx-int4", "int4", moved, (), (), tuple(bounds("int4", moved, LIMITS))).summary()
+    assert found.judged_by == [
+        "perplexity ratio 1.025 (at most 1.25)",
+        "exact match 0.5 (at least 0.35)",
+        "token accuracy 0.9 (at least 0.75)",
+    ]
+    exact = ProofResult("onnx", "fp32", MEASURED, (), (), tuple(bounds("fp32", MEASURED, LIMITS))).summary()
+    assert exact.judged_by[:3] == [
+        "largest logit difference 0.0001 (at most 0.005)",
+        "token agreement 1 (at least 1)",
+        "greedy agreement 1 (at least 1)",
+    ]
+    measured = ({"f1": 0.8, "mcc": math.nan}, {"f1": 0.75, "mcc": math.nan})
+    judged = tuple(label_bounds("int8", 2.0, 0.97, measured, LIMITS))
+    labels = LabelProof("onnx-int8", "int8", 20, 2.0, 0.97, *measured, (), (), judged).summary()
+    assert labels.judged_by == ["f1 0.75 (at least 0.65)"]
 
 
 def test_quantized_weights_may_move_logits_but_not_fp32_ones() -> None:

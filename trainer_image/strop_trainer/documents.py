@@ -109,6 +109,8 @@ class ProofEntry(PlanModel):
     precision: OnnxPrecision
     passed: bool
     reasons: list[str]
+    judged_by: list[str] = []
+    """Numbers with their limits, in words."""
     rows: int
     positions: int
     answer_tokens: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from strop_trainer.export.reference import Greedy, Reference, decode, run_reference
 from strop_trainer.export.runners import AnswerRunner, LogitsRunner, weight_precision
@@ -16,6 +16,7 @@ from strop_trainer.termination import ProofSummary
 
 FREE_ROWS = 2
 """Rows that are also answered freely, token by token; the others are compared position by position."""
+NOT_FINITE = "logits: found some that are not a number"
 LOGITS_BUDGET_BYTES = 512 * 2**20
 """What PyTorch's logits may take in memory; longer rows are compared over their last positions."""
 
@@ -81,12 +82,39 @@ class Measured:
         return self.perplexity_onnx / self.perplexity_pytorch
 
 
+@dataclass(frozen=True)
+class Bound:
+    """One number that an export is judged by. What is not a number is within no bound."""
+
+    name: str
+    found: float
+    relation: Literal["at least", "at most"]
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the number is within the bound, but for rounding."""
+        if self.relation == "at least":
+            return self.found >= self.limit - 1e-9
+        return self.found <= self.limit + 1e-9
+
+    @property
+    def complaint(self) -> str:
+        """What is said where it is not."""
+        return f"{self.name}: found {self.found:.4g}, expected {self.relation} {self.limit:.4g}"
+
+    def __str__(self) -> str:
+        """Return number and limit."""
+        return f"{self.name} {self.found:.4g} ({self.relation} {self.limit:.4g})"
+
+
 class Proof(ABC):
     """One export, proven or not."""
 
     artifact: str
     reasons: tuple[str, ...]
     answers: tuple[Answer, ...]
+    judged_by: tuple[Bound, ...]
 
     @property
     def passed(self) -> bool:
@@ -112,7 +140,8 @@ class ProofResult(Proof):
     measured: Measured
     reasons: tuple[str, ...]
     """Why it did not pass, in words; empty where it did."""
-    answers: tuple[Answer, ...] = field(default=())
+    answers: tuple[Answer, ...] = ()
+    judged_by: tuple[Bound, ...] = ()
 
     def summary(self) -> ProofSummary:
         """Return what goes to the termination message."""
@@ -122,6 +151,7 @@ class ProofResult(Proof):
             max_logit_difference=number(self.measured.max_logit_difference),
             token_agreement=number(min(self.measured.token_agreement, self.measured.greedy_agreement)),
             perplexity_ratio=number(self.measured.perplexity_ratio),
+            judged_by=list(map(str, self.judged_by)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -134,6 +164,7 @@ class ProofResult(Proof):
             "precision": self.precision,
             "passed": self.passed,
             "reasons": list(self.reasons),
+            "judged_by": list(map(str, self.judged_by)),
             **measured,
             "perplexity_ratio": number(self.measured.perplexity_ratio),
             "answers": [asdict(answer) for answer in self.answers],
@@ -202,7 +233,8 @@ def prove(
             Answer(row.reference, text, decode(tokenizer, tokens))
             for row, text, tokens in zip(used, reference.texts, free, strict=False)
         ]
-        results.append(ProofResult(folder.name, precision, measured, tuple(reasons), tuple(answers)))
+        judged_by = tuple(bounds(precision, measured, limits))
+        results.append(ProofResult(folder.name, precision, measured, tuple(reasons), tuple(answers), judged_by))
     return results
 
 
@@ -213,26 +245,27 @@ def _nothing(rows: int) -> Measured:
 
 
 def judge(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[str]:
-    """Return why an export does not pass. Each bound is written so that what is not a number fails it."""
+    """Return why an export does not pass."""
     if not measured.finite:
-        return ["logits: found some that are not a number"]
-    bounds: list[tuple[str, float, str, float]] = [
-        ("exact match", measured.exact_match_onnx, ">=", measured.exact_match_pytorch - limits.metric_drop),
-        ("token accuracy", measured.token_accuracy_onnx, ">=", measured.token_accuracy_pytorch - limits.metric_drop),
+        return [NOT_FINITE]
+    return [bound.complaint for bound in bounds(precision, measured, limits) if not bound.holds]
+
+
+def bounds(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[Bound]:
+    """Return what an export is judged by: fp32 by its logits and tokens, what is quantized by its perplexity."""
+    drop = limits.metric_drop
+    metrics = [
+        Bound("exact match", measured.exact_match_onnx, "at least", measured.exact_match_pytorch - drop),
+        Bound("token accuracy", measured.token_accuracy_onnx, "at least", measured.token_accuracy_pytorch - drop),
     ]
-    if precision == "fp32":
-        bounds += [
-            ("largest logit difference", measured.max_logit_difference, "<=", limits.fp32_logits_tolerance),
-            ("token agreement", measured.token_agreement, ">=", limits.fp32_token_agreement),
-            ("greedy agreement", measured.greedy_agreement, ">=", limits.fp32_token_agreement),
-        ]
-    else:
-        bounds.append(("perplexity ratio", measured.perplexity_ratio, "<=", limits.quantized_perplexity_ratio))
-    words = {">=": "at least", "<=": "at most"}
+    if precision != "fp32":
+        ratio = measured.perplexity_ratio
+        return [Bound("perplexity ratio", ratio, "at most", limits.quantized_perplexity_ratio), *metrics]
     return [
-        f"{name}: found {found:.4g}, expected {words[relation]} {bound:.4g}"
-        for name, found, relation, bound in bounds
-        if not (found >= bound - 1e-9 if relation == ">=" else found <= bound + 1e-9)
+        Bound("largest logit difference", measured.max_logit_difference, "at most", limits.fp32_logits_tolerance),
+        Bound("token agreement", measured.token_agreement, "at least", limits.fp32_token_agreement),
+        Bound("greedy agreement", measured.greedy_agreement, "at least", limits.fp32_token_agreement),
+        *metrics,
     ]
 
 

@@ -184,11 +184,7 @@ def prove(run: Run) -> None:
     run.head.prove(run)
     for proof in run.proofs:
         found = proof.summary()
-        say(
-            f"  {found.artifact}: {'proven' if found.passed else 'FAILED'}; logits differ by "
-            f"{found.max_logit_difference}, tokens agree {found.token_agreement}, "
-            f"perplexity ratio {found.perplexity_ratio}"
-        )
+        say(f"  {found.artifact}: {'proven' if found.passed else 'FAILED'} by {', '.join(found.judged_by) or 'no run'}")
     failed = [f"{proof.artifact}: {'; '.join(proof.reasons)}" for proof in run.proofs if not proof.passed]
     if failed:
         raise TrainerError(ExitCode.PROOF_FAILED, "not published, the export missed its proof: " + " | ".join(failed))

@@ -19,6 +19,8 @@ class ProofSummary(PlanModel):
     max_logit_difference: float | None = None
     token_agreement: float | None = None
     perplexity_ratio: float | None = None
+    judged_by: list[str] = []
+    """The numbers that decided, with their limits, in words."""
 
 
 class PublishedVersion(PlanModel):

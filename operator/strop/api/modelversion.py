@@ -54,6 +54,11 @@ class ProofRecord(ApiModel):
     max_logit_difference: float | None = Field(default=None, description="Largest absolute difference of a logit.")
     token_agreement: float | None = Field(default=None, description="Share of greedy tokens that agree, 0..1.")
     perplexity_ratio: float | None = Field(default=None, description="Perplexity over PyTorch's.")
+    judged_by: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=16)] = Field(
+        default=[],
+        description="The numbers that decided, with their limits: logits and tokens of fp32, the perplexity of what is "
+        "quantized, metrics of either.",
+    )
 
 
 class JobRecord(ApiModel):

@@ -178,7 +178,12 @@ class EncoderHead:
     def prove(self, run: Run) -> None:
         """Compare outputs, labels and metrics of each export with PyTorch's."""
         from strop_trainer.export import encoder  # noqa: PLC0415
-        from strop_trainer.heads.encoder_proof import LabelProof, judge_labels, largest_difference  # noqa: PLC0415
+        from strop_trainer.heads.encoder_proof import (  # noqa: PLC0415
+            LabelProof,
+            judge_labels,
+            label_bounds,
+            largest_difference,
+        )
         from strop_trainer.proof import Answer  # noqa: PLC0415
 
         task, limits = self.task, run.plan.training.artifact.proof
@@ -195,7 +200,8 @@ class EncoderHead:
             measured = task.measure(predicted, rows, self.labels)
             difference = largest_difference(exact, found)
             agreement = sum(a == b for a, b in zip(expected, predicted, strict=True)) / len(rows)
-            reasons = judge_labels(precision, difference, agreement, (metrics, measured), limits)
+            judged_by = label_bounds(precision, difference, agreement, (metrics, measured), limits)
+            reasons = judge_labels(difference, judged_by)
             there = encoder.weight_precision(folder)
             if there != precision:
                 reasons = [f"weights: found {there}, expected {precision}", *reasons]
@@ -212,6 +218,7 @@ class EncoderHead:
                     measured,
                     tuple(reasons),
                     tuple(answers),
+                    tuple(judged_by),
                 )
             )
 

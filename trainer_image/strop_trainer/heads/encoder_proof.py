@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import Answer, Proof, number
+from strop_trainer.proof import NOT_FINITE, Answer, Bound, Proof, number
 from strop_trainer.tasks.labelled import Outputs
 from strop_trainer.termination import ProofSummary
 
@@ -28,6 +28,7 @@ class LabelProof(Proof):
     reasons: tuple[str, ...]
     """Why it did not pass, in words; empty where it did."""
     answers: tuple[Answer, ...] = ()
+    judged_by: tuple[Bound, ...] = ()
 
     def summary(self) -> ProofSummary:
         """Return what goes to the termination message."""
@@ -36,6 +37,7 @@ class LabelProof(Proof):
             passed=self.passed,
             max_logit_difference=number(self.max_logit_difference),
             token_agreement=number(self.agreement),
+            judged_by=list(map(str, self.judged_by)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class LabelProof(Proof):
             "precision": self.precision,
             "passed": self.passed,
             "reasons": list(self.reasons),
+            "judged_by": list(map(str, self.judged_by)),
             "rows": self.rows,
             "positions": self.rows,
             "answer_tokens": 0,
@@ -82,14 +85,26 @@ def largest_difference(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> fl
     return largest
 
 
-def judge_labels(
+def judge_labels(difference: float, bounds: Sequence[Bound]) -> list[str]:
+    """Return why an export does not pass.
+
+    Args:
+        difference: the largest of the outputs.
+        bounds: what it is judged by.
+    """
+    if not math.isfinite(difference):
+        return [NOT_FINITE]
+    return [bound.complaint for bound in bounds if not bound.holds]
+
+
+def label_bounds(
     precision: OnnxPrecision,
     difference: float,
     agreement: float,
     metrics: tuple[dict[str, float], dict[str, float]],
     limits: ProofPlan,
-) -> list[str]:
-    """Return why an export does not pass. Each bound is written so that what is not a number fails it.
+) -> list[Bound]:
+    """Return what an export is judged by: fp32 by its outputs too, what is quantized by the task's metrics.
 
     Args:
         precision: of its weights.
@@ -98,17 +113,16 @@ def judge_labels(
         metrics: PyTorch's and the export's, in 0..1 (Matthews' correlation: -1..1).
         limits: what must be reached.
     """
-    if not math.isfinite(difference):
-        return ["logits: found some that are not a number"]
-    reasons = []
-    if precision == "fp32" and not difference <= limits.fp32_logits_tolerance:
-        reasons.append(
-            f"largest logit difference: found {difference:.4g}, expected at most {limits.fp32_logits_tolerance:.4g}"
-        )
-    if precision == "fp32" and not agreement >= limits.fp32_token_agreement:
-        reasons.append(f"agreement: found {agreement:.4g}, expected at least {limits.fp32_token_agreement:.4g}")
-    for name, exact in metrics[0].items():
-        found, least = metrics[1].get(name, math.nan), exact - limits.metric_drop
-        if math.isfinite(exact) and not found >= least:
-            reasons.append(f"{name}: found {found:.4g}, expected at least {least:.4g}")
-    return reasons
+    exact, found = metrics
+    of_metrics = [
+        Bound(name, found.get(name, math.nan), "at least", value - limits.metric_drop)
+        for name, value in exact.items()
+        if math.isfinite(value)
+    ]
+    if precision != "fp32":
+        return of_metrics
+    return [
+        Bound("largest logit difference", difference, "at most", limits.fp32_logits_tolerance),
+        Bound("agreement", agreement, "at least", limits.fp32_token_agreement),
+        *of_metrics,
+    ]
