@@ -11,6 +11,8 @@ export PATH := $(CURDIR)/.venv/bin:$(STROP_CACHE)/bin/current:$(PATH)
 export UV_LINK_MODE ?= hardlink
 export HF_HUB_OFFLINE ?= 1
 PYTEST := $(PY) -m pytest
+# Two workers, a file of tests to each: what a file shares (a server, a model) is made once.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## Show the targets
@@ -70,15 +72,15 @@ type: env ## mypy, strict
 
 .PHONY: unit
 unit: programs env ## Pure rooms, with coverage; drift of CRDs, docs, locks; examples and README blocks
-	$(PYTEST) tests/unit --cov --cov-report=term:skip-covered
+	$(PYTEST) $(PARALLEL) tests/unit --cov --cov-report=term:skip-covered
 
 .PHONY: api
 api: programs env ## A real etcd, kube-apiserver and controller-manager
-	$(PYTEST) tests/api
+	$(PYTEST) $(PARALLEL) tests/api
 
 .PHONY: trainer
 trainer: env ## Real small models on CPU
-	$(PYTEST) tests/trainer
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) tests/trainer
 
 .PHONY: cluster
 cluster: images ## Two real nodes, our images, the chart, a job to its end

@@ -11,6 +11,7 @@ from tests.support.helm import NAMESPACE as OWN
 from tests.support.helm import RELEASE
 from tests.support.jobs import termination
 from tests.support.operator import OperatorProcess
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 from tests.support.world import World
 
@@ -46,13 +47,14 @@ def versions(world: World, name: str) -> dict[str, str]:
 
 
 def test_a_restart_changes_nothing_for_a_running_job(world: World, installed: ApiServer) -> None:
-    with process(installed, progress_port="18443") as first:
+    port = str(free_port())
+    with process(installed, progress_port=port) as first:
         world.apply("steady")
         world.play_kubelet(world.first_pod("steady"), "Running")
         world.reaches("steady", "Running")
         before = versions(world, "steady")
         first.kill()
-    with process(installed, progress_port="18443") as second:
+    with process(installed, progress_port=port) as second:
         wait_until(second.leads, "the second leads")
         time.sleep(3)
         assert versions(world, "steady") == before

@@ -45,9 +45,7 @@ def world(server: ApiServer) -> Iterator[World]:
 
 def process(server: ApiServer, proxy: FaultProxy, lease_seconds: int = 3) -> OperatorProcess:
     kubeconfig = proxy.kubeconfig(server.service_account_kubeconfig(NAMESPACE, RELEASE))
-    return OperatorProcess(
-        kubeconfig, NAMESPACE, lease_name=RELEASE, progress_port="18444", lease_seconds=str(lease_seconds)
-    )
+    return OperatorProcess(kubeconfig, NAMESPACE, lease_name=RELEASE, lease_seconds=str(lease_seconds))
 
 
 def whole_way(world: World, name: str) -> None:

@@ -7,7 +7,6 @@ garbage-collected, Jobs create their pods, and no pod ever runs.
 import hashlib
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -21,20 +20,12 @@ from typing import Self
 
 from tests.support.kubectl import Kubectl
 from tests.support.paths import CLUSTER_SCRIPTS, binaries
+from tests.support.ports import free_ports
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
 LOG_TAIL_LINES = 15
-
-
-def _free_ports(count: int) -> list[int]:
-    """Returns different ports of the loopback address that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class ApiServer:
@@ -60,7 +51,7 @@ class ApiServer:
         self._audit = audit
         self._binaries = binaries()
         self.folder = Path(tempfile.mkdtemp(prefix="strop-apiserver-"))
-        self._port, self._etcd_port, self._etcd_peer_port = _free_ports(3)
+        self._port, self._etcd_port, self._etcd_peer_port = free_ports(3)
         self._pki = self.folder / "pki"
         self.audit_log = self.folder / "audit.jsonl"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,15 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 STOP_SECONDS = 15.0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class OperatorProcess:
@@ -41,8 +35,8 @@ class OperatorProcess:
             namespace: Its own namespace.
             **environment: Further STROP_* variables, without the prefix, in lower case.
         """
-        self.metrics_port = _free_port()
-        self.progress_port = int(environment.pop("progress_port", 0)) or _free_port()
+        self.metrics_port = free_port()
+        self.progress_port = int(environment.pop("progress_port", 0)) or free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="strop-operator-"))
         self._environment = {
             "PATH": os.environ["PATH"],
