@@ -17,7 +17,8 @@ class Found(NamedTuple):
     """What a rule shows of the value that it refuses."""
 
     cel: str | None
-    """Expression of a text; None where the server's cost limit does not allow one (keys of a map have no bound)."""
+    """Expression of a text; None where the server's cost limit does not allow one. Keys of a map have no bound there: one
+    may be shown, but not several joined."""
     python: Callable[[Any], str]
     """The same of a model."""
 

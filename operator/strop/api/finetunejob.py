@@ -687,7 +687,7 @@ def _metric_rules(task: Task, metrics: TaskMetrics, bound: Literal["minimum", "m
         f".evaluation.{bound}",
         check=lambda self: self.task != task or known.issuperset(_gates(self, bound)),
         found=Found(
-            None,
+            f"{gates}.filter(name, !(name in {_quoted(metrics.names)}))[0]",
             lambda self: ", ".join(name for name in _gates(self, bound) if name not in known),
         ),
     )
