@@ -16,9 +16,8 @@ RuleReason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequ
 class Found(NamedTuple):
     """What a rule shows of the value that it refuses."""
 
-    cel: str | None
-    """Expression of a text; None where the server's cost limit does not allow one. Keys of a map have no bound there: one
-    may be shown, but not several joined."""
+    cel: str
+    """Expression of a text, within the server's cost limit: of the keys of a map, which have no bound, one alone."""
     python: Callable[[Any], str]
     """The same of a model."""
 
