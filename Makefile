@@ -98,6 +98,14 @@ gpu: env ## The trainer on a real accelerator of this machine; not part of `make
 bench: images ## Ratios against peers and limits; writes docs/benchmarks.md
 	$(PY) -m benchmarks
 
+.venv/.scenarios: requirements/scenarios.txt .venv/.stamp | $(UV)
+	VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps --require-hashes -r requirements/scenarios.txt
+	touch $@
+
+.PHONY: scenarios
+scenarios: env .venv/.scenarios ## Every scenario with every technique, on real rows (an hour and a half); writes docs/scenarios.md
+	$(PY) -m scenarios
+
 # --- the cluster, for people ---------------------------------------------------------------------------------------
 
 .PHONY: cluster-up
@@ -128,5 +136,7 @@ lock: $(UV) ## requirements/*.txt, from pyproject.toml and requirements/*.in
 		--no-header --extra operator --extra trainer --extra dev pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		requirements/demo.in -o requirements/demo.txt
+	$(UV) pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		requirements/scenarios.in -o requirements/scenarios.txt
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--no-header -c requirements/dev.txt requirements/build.in -o requirements/build.txt

@@ -1,0 +1,108 @@
+"""Run the cells of the scenario table and write docs/scenarios.md.
+
+    python -m scenarios                     # what has not been measured yet with this code
+    python -m scenarios --only translation  # cells whose name has this in it; several are alternatives
+    python -m scenarios --any-code          # what was measured with an earlier trainer stays
+    python -m scenarios --write             # runs nothing, writes the page
+    python -m scenarios --list              # cells and their state
+
+Safe to interrupt: what is measured is kept, and the cell that was running goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from examples.prepare_model import prepare as prepare_decoder
+from scenarios import measure, page
+from scenarios.rows import prepare_encoder, prepare_rows
+from scenarios.table import CELLS, DECODER, ENCODER, Cell
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "scenarios.md"
+INTERRUPTED = 130
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    console.print(escape(text))
+
+
+def main() -> int:
+    """Entry point: 1 where a cell failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="TEXT", help="cells whose name has this in it, or is it")
+    parser.add_argument("--any-code", action="store_true", help="keep what was measured with an earlier trainer")
+    parser.add_argument("--again", action="store_true", help="run also what has been measured")
+    parser.add_argument("--write", action="store_true", help="only write the page")
+    parser.add_argument("--list", action="store_true", help="only list the cells and their state")
+    arguments = parser.parse_args()
+    folders = measure.Folders(measure.home() / "scenarios", measure.home() / "models")
+    folders.root.mkdir(parents=True, exist_ok=True)
+    prepare_rows(folders.rows)
+    chosen = [cell for cell in CELLS if not arguments.only or any(text in cell.name for text in arguments.only)]
+    if not chosen:
+        say(f"--only: found {', '.join(arguments.only)}, allowed: part of a name such as {CELLS[0].name}")
+        return 64
+    results, keys = known(folders)
+    if arguments.list:
+        for cell in chosen:
+            outcome = results.get(cell.name, page.NOT_RUN)
+            say(f"{cell.name}: {outcome.status}{f': {outcome.reason}' if outcome.reason else ''}")
+        return 0
+    waiting = [] if arguments.write else [cell for cell in chosen if cell.name in keys]
+    if not arguments.again:
+        waiting = [cell for cell in waiting if not done(results.get(cell.name), any_code=arguments.any_code)]
+    code = 0
+    try:
+        if waiting:
+            prepare_encoder(folders.models / ENCODER)
+            prepare_decoder(folders.models / DECODER)
+        for number, cell in enumerate(waiting, 1):
+            results[cell.name] = one(cell, folders, keys[cell.name], f"{number}/{len(waiting)}")
+    except KeyboardInterrupt:
+        say("interrupted: the same command goes on")
+        code = INTERRUPTED
+    PAGE.write_text(page.page(results, measure.code_version()), encoding="utf-8")
+    say(f"{PAGE} written")
+    return code or int(any(results[cell.name].status == "failed" for cell in waiting))
+
+
+def known(folders: measure.Folders) -> tuple[dict[str, measure.Outcome], dict[str, str]]:
+    """Return what is known of each cell as it is defined now, and the key of each that can be run."""
+    results, keys = {}, {}
+    for cell in CELLS:
+        key, refusal = measure.admit(cell, folders)
+        found = refusal or measure.load(folders, cell)
+        if not refusal:
+            keys[cell.name] = key
+        if found and found.key == key:
+            results[cell.name] = found
+    return results, keys
+
+
+def done(outcome: measure.Outcome | None, *, any_code: bool) -> bool:
+    """Tell whether a cell need not be run."""
+    return outcome is not None and outcome.status == "measured" and (any_code or outcome.code == measure.code_version())
+
+
+def one(cell: Cell, folders: measure.Folders, key: str, place: str) -> measure.Outcome:
+    """Run a cell and say what came of it."""
+    say(f"{place}  {cell.name} …")
+    begin = time.monotonic()
+    outcome = measure.run(cell, folders, key, say)
+    metric = cell.scenario.metric
+    found = f"{metric} {outcome.base.get(metric)} → {outcome.tuned.get(metric)}" if outcome.tuned else outcome.status
+    say(f"  {found} in {time.monotonic() - begin:.0f} s")
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""One cell: the job by `strop run`, and what it measured, kept outside the tree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from scenarios.table import MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
+from strop.cli.errors import CliError
+from strop.cli.planned import plan_files
+from strop_trainer.documents import ProofDocument, TrainingDocument
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.manifest import Manifest
+from strop_trainer.termination import TerminationMessage
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+TIME_LIMIT: Final = 900
+"""Seconds; a cell takes one to three minutes on two cores."""
+Status = Literal["measured", "refused", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell."""
+
+    status: Status
+    reason: str = ""
+    """Why it was refused, or failed."""
+    key: str = ""
+    """Of what is computed, and of the rows."""
+    code: str = ""
+    """Of the trainer."""
+    seconds: float = 0.0
+    """Whole process."""
+    train_seconds: float = 0.0
+    train_peak_bytes: int = 0
+    """Of the process (of rank 0) while it trains."""
+    peak_bytes: int = 0
+    """Of the process at any time: export and proof load the model again, in fp32."""
+    trainable_parameters: int = 0
+    parameters: int = 0
+    steps: int = 0
+    tokens: int = 0
+    """Trained, padding not counted."""
+    ranks: int = 1
+    learning_rate: float = 0.0
+    adapter_bytes: int = 0
+    onnx_bytes: int = 0
+    base: dict[str, float | None] = field(default_factory=dict)
+    tuned: dict[str, float | None] = field(default_factory=dict)
+    proofs: list[str] = field(default_factory=list)
+    """A line an export."""
+    machine: str = ""
+    day: str = ""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where models, rows, results and work are."""
+
+    root: Path
+    models: Path
+
+    @property
+    def rows(self) -> Path:
+        """Rows of all scenarios."""
+        return self.root / "rows"
+
+    def result(self, cell: Cell) -> Path:
+        """Return the file of a cell's newest result."""
+        return self.root / "results" / f"{cell.name}.json"
+
+    def work(self, cell: Cell, key: str) -> Path:
+        """Return the folder of a cell's work: a run that was interrupted goes on in it."""
+        return self.root / "work" / f"{cell.name}-{key}"
+
+
+@cache
+def code_version() -> str:
+    """Return the hash of the trainer and of the libraries that it is locked to."""
+    digest = hashlib.sha256()
+    trainer = ROOT / "trainer_image" / "strop_trainer"
+    for path in (*sorted(trainer.rglob("*.py")), ROOT / "requirements" / "trainer.txt"):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def load(folders: Folders, cell: Cell) -> Outcome | None:
+    """Return a cell's newest result, if it has any."""
+    path = folders.result(cell)
+    return Outcome(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def admit(cell: Cell, folders: Folders) -> tuple[str, Outcome | None]:
+    """Return the key of a cell, or its refusal in words: admission's or the planner's."""
+    file = folders.root / "jobs" / f"{cell.name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(manifest(cell), encoding="utf-8")
+    try:
+        _, (planned,) = plan_files([str(file)])
+    except CliError as error:
+        reason = "; ".join(line.removeprefix(f"{file}: ") for line in error.lines)
+        return "", Outcome("refused", reason)
+    digest = hashlib.sha256(planned.plan.digest.encode())
+    for name in (cell.scenario.file, cell.scenario.held_out):
+        digest.update((folders.rows / name).read_bytes())
+    return digest.hexdigest()[:12], None
+
+
+def run(cell: Cell, folders: Folders, key: str, say: Callable[[str], None]) -> Outcome:
+    """Carry out a cell by `strop run`; return and keep what it measured.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; the next run goes on from its last checkpoint.
+    """
+    work = folders.work(cell, key)
+    work.mkdir(parents=True, exist_ok=True)
+    registry, log = work / "registry", work / "log"
+    command = [
+        sys.executable, "-m", "strop.cli", "run", str(folders.root / "jobs" / f"{cell.name}.yaml"),
+        "--volume", f"{MODEL_CLAIM}={folders.models}",
+        "--volume", f"{ROWS_CLAIM}={folders.rows}",
+        "--registry", str(registry),
+        "--work", str(work / "run"),
+    ]  # fmt: skip
+    begin = time.monotonic()
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        try:
+            code = process.wait(TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            code = -1
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    seconds = time.monotonic() - begin
+    if code == ExitCode.PREEMPTED:
+        raise KeyboardInterrupt
+    if code == ExitCode.OK:
+        (version,) = (registry / "default" / cell.name).glob("[0-9]*")
+        outcome = read(version, key, seconds)
+        shutil.rmtree(work)
+    else:
+        outcome = Outcome("failed", _why(work, log, code), key, code_version(), seconds)
+        say(f"  {outcome.reason} (log: {log})")
+    path = folders.result(cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
+    return outcome
+
+
+def read(version: Path, key: str, seconds: float) -> Outcome:
+    """Return what a published version says of its making."""
+    training = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
+    proof = ProofDocument.model_validate_json((version / "proof.json").read_bytes())
+    files = Manifest.model_validate_json((version / "manifest.json").read_bytes()).files
+    steps = [line for line in _json_lines(version / "metrics.jsonl") if "peak_bytes" in line]
+
+    def size(folder: str) -> int:
+        return sum(file.size for file in files if file.path.startswith(folder))
+
+    return Outcome(
+        "measured",
+        key=key,
+        code=code_version(),
+        seconds=round(seconds, 1),
+        train_seconds=training.stage_seconds["train"],
+        train_peak_bytes=max((int(line["peak_bytes"]) for line in steps), default=0),
+        peak_bytes=training.peak_bytes,
+        trainable_parameters=training.trainable_parameters,
+        parameters=training.base_model.parameters,
+        steps=training.steps,
+        tokens=max((int(line["tokens"]) for line in steps), default=0),
+        ranks=training.plan.distributed.world_size,
+        learning_rate=training.plan.hyperparameters.learning_rate,
+        adapter_bytes=size("adapter/"),
+        onnx_bytes=size("onnx/"),
+        base=training.metrics_base,
+        tuned=training.metrics_tuned,
+        proofs=[
+            f"{entry.precision}: logits within {entry.max_logit_difference:.0e}"
+            if entry.passed and entry.max_logit_difference is not None
+            else f"{entry.precision}: {'passed' if entry.passed else 'failed'}"
+            for entry in proof.results
+        ],
+        machine=_machine(),
+        day=time.strftime("%Y-%m-%d", time.gmtime()),
+    )
+
+
+def _machine() -> str:
+    from benchmarks.results import machine  # noqa: PLC0415
+
+    return machine()
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
+
+
+def _why(work: Path, log: Path, code: int) -> str:
+    if code == -1:
+        return f"not done after {TIME_LIMIT} s"
+    try:
+        last = TerminationMessage.model_validate_json((work / "run" / "termination.json").read_bytes())
+    except (OSError, ValueError):
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"ended with {code}: {lines[-1] if lines else 'without a word'}"
+    return f"{last.reason} in {last.stage}: {last.message} (exit {code})"
+
+
+def home() -> Path:
+    """Return the folder for what is expensive to make."""
+    return Path(os.environ.get("STROP_CACHE") or Path.home() / ".cache" / "strop")

@@ -1,0 +1,282 @@
+"""docs/scenarios.md out of what was measured. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from scenarios.measure import Outcome
+from scenarios.table import CELLS, COLUMNS, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
+
+Results = Mapping[str, Outcome]
+"""Name of a cell → its outcome."""
+
+NOT_RUN: Final = Outcome("not run")
+LOWER_IS_BETTER: Final = ("perplexity", "eval_loss")
+HEAD: Final = """# Scenarios and techniques
+
+Every scenario of the usual table of fine-tuning, with every technique, is a job that runs: `make scenarios` runs them
+one after another, by the same code as `strop run`, on real rows and real (small) weights, and writes this page from
+what it measured.
+
+- **Models**: SmolLM2-135M-Instruct for language, all-MiniLM-L6-v2 (22M) for labels.
+- **Scale**: a few hundred rows, one to ten epochs: enough to see whether a technique learns, not what is the best that
+  it can do. What a job leaves out (learning rate, rank, batch, …) is the planner's choice, as it would be for anybody;
+  `strop plan` says why.
+- **Base → tuned** is on held-out rows. For labels, base is the new head before training.
+- **Memory** is the peak of the process (resident) until the last training step. Frozen weights are in bf16, or in four
+  bits; those that are trained in full in fp32. Export and proof come later and load the model once more.
+- **Proof**: the exported ONNX model against PyTorch on held-out rows. Methods that put tokens in front of each row have
+  no ONNX export.
+"""
+
+PUBLISHED: Final[Mapping[str, tuple[str, str]]] = {
+    "cost": ("Yes Yes No Yes Yes No", "Yes Yes Yes Yes Yes Yes"),
+    "memory": ("No Yes No Yes Yes Yes", "Yes Yes Yes Yes Yes Yes"),
+    "parameters": ("No Yes Yes No No Yes", "Yes Yes Yes No No Yes"),
+    "parallel": ("No No No Yes Yes Yes", "No No No Yes Yes No"),
+}
+"""Property → what the older and the newer version of the table say of each column.
+
+Both are of `FineTuning_Scenarios.md` in Microsoft's PhiCookBook: the older up to 2025, the newer of 2026.
+"""
+
+
+def page(results: Results, code: str) -> str:
+    """Return the page.
+
+    Args:
+        results: what is known; cells without a result are marked as not run.
+        code: version of the trainer that is here; results of another are marked.
+    """
+    parts = [HEAD, _where(results, code), "## Overview\n", _overview(results)]
+    for scenario in SCENARIOS:
+        parts += [f"## {scenario.words[0].upper()}{scenario.words[1:]}\n", _scenario(scenario, results, code)]
+    parts += ["## What each technique saves\n", _properties(results), "## What is refused\n", _refused(results)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _where(results: Results, code: str) -> str:
+    measured = [outcome for outcome in results.values() if outcome.status == "measured"]
+    if not measured:
+        return "_No cell has been run yet._\n"
+    machines = " / ".join(sorted({outcome.machine for outcome in measured}))
+    days = sorted({outcome.day for outcome in measured})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    refused = sum(outcome.status == "refused" for outcome in results.values())
+    failed = sum(outcome.status == "failed" for outcome in results.values())
+    older = sum(outcome.code != code for outcome in measured)
+    lines = [
+        f"_`make scenarios`, {span}, {machines}, shared with other work: seconds are noisy. Of {len(CELLS)} cells "
+        f"{len(measured)} were measured, {refused} are refused in words, {failed} failed, "
+        f"{len(CELLS) - len(measured) - refused - failed} have not been run yet._"
+    ]
+    if older:
+        lines.append(f"_{older} were measured with an earlier version of the trainer (°)._")
+    return "\n".join(lines) + "\n"
+
+
+def _overview(results: Results) -> str:
+    rows = []
+    for scenario in SCENARIOS:
+        cells = [scenario.words, scenario.metric + (" ↓" if scenario.metric in LOWER_IS_BETTER else " ↑")]
+        cells += [_short(scenario, _found(results, scenario, technique)) for technique in _columns()]
+        rows.append(cells)
+    return _table(["scenario", "metric", *(technique.name for technique in _columns())], rows)
+
+
+def _found(results: Results, scenario: Scenario, technique: Technique) -> Outcome:
+    return results.get(Cell(scenario, technique).name, NOT_RUN)
+
+
+def _columns() -> list[Technique]:
+    return [technique for technique in TECHNIQUES if not technique.only]
+
+
+def _short(scenario: Scenario, outcome: Outcome) -> str:
+    if outcome.status != "measured":
+        return outcome.status
+    return _change(scenario.metric, outcome)
+
+
+def _change(metric: str, outcome: Outcome) -> str:
+    return f"{_number(outcome.base.get(metric))} → {_number(outcome.tuned.get(metric))}"
+
+
+def _scenario(scenario: Scenario, results: Results, code: str) -> str:
+    header = [
+        "technique",
+        scenario.metric,
+        "eval_loss",
+        "learning rate",
+        "train s",
+        "job s",
+        "train GB",
+        "trained",
+        "of all",
+    ]
+    header += ["adapter MB", "ONNX MB", "proof"]
+    rows = []
+    for cell in _cells_of(scenario):
+        outcome = results.get(cell.name, NOT_RUN)
+        if outcome.status != "measured":
+            rows.append([cell.technique.name, outcome.status, *[""] * (len(header) - 2)])
+            continue
+        mark = "" if outcome.code == code else " °"
+        rows.append(
+            [
+                cell.technique.name + mark,
+                _change(scenario.metric, outcome),
+                _change("eval_loss", outcome),
+                f"{outcome.learning_rate:g}",
+                f"{outcome.train_seconds:.0f}",
+                f"{outcome.seconds:.0f}",
+                f"{outcome.train_peak_bytes / 1e9:.2f}" + (f" x {outcome.ranks}" if outcome.ranks > 1 else ""),
+                f"{outcome.trainable_parameters:,}",
+                f"{outcome.trainable_parameters / outcome.parameters:.2%}",
+                _megabytes(outcome.adapter_bytes),
+                _megabytes(outcome.onnx_bytes),
+                ", ".join(outcome.proofs) or "none",
+            ]
+        )
+    trained = next((o for c in _cells_of(scenario) if (o := results.get(c.name, NOT_RUN)).status == "measured"), None)
+    scale = f" {trained.steps} steps, {trained.tokens:,} tokens." if trained else ""
+    failures = [
+        f"- `{cell.name}` failed: {results[cell.name].reason}"
+        for cell in _cells_of(scenario)
+        if results.get(cell.name, NOT_RUN).status == "failed"
+    ]
+    settings = ", ".join(f"{name} {value}" for name, value in scenario.training.items())
+    text = f"Task `{scenario.task}`, {settings}; {scenario.rows}.{scale}\n\n{_table(header, rows)}"
+    return text + ("\n".join(failures) + "\n" if failures else "")
+
+
+def _cells_of(scenario: Scenario) -> list[Cell]:
+    return [cell for cell in CELLS if cell.scenario == scenario]
+
+
+def _properties(results: Results) -> str:
+    parts = [
+        "Two versions of the table have been published, which differ in these rows: an older one (O) and a newer one "
+        "(N), both in Microsoft's PhiCookBook (`FineTuning_Scenarios.md`). Ratios are to method `full` on the same "
+        "rows, the median over the scenarios that ran both.\n"
+    ]
+    for name, title, ratios in (
+        ("cost", "Reducing compute and cost: seconds of training", _cost),
+        ("memory", "Reducing memory: peak while training", _memory),
+        ("parameters", "Using fewer parameters: share of all that is trained", _share),
+    ):
+        rows = []
+        for technique in _columns():
+            if not technique.column:
+                continue
+            values = ratios(technique, results)
+            older, newer = (said.split()[COLUMNS.index(technique.column)] for said in PUBLISHED[name])
+            found = statistics.median(values) if values else None
+            rows.append(
+                [
+                    technique.name,
+                    "not run" if found is None else f"{found:.2%}" if name == "parameters" else f"{found:.2f} x",
+                    str(len(values)),
+                    _verdict(found, name),
+                    older,
+                    newer,
+                    _differs(found, name, older, newer),
+                ]
+            )
+        header = ["technique", "measured", "scenarios", "saves", "O says", "N says", "differs from"]
+        parts += [f"### {title}\n", _table(header, rows)]
+    parts += ["### Memory-efficient data parallelism: peak of a rank, two ranks\n", _parallel(results)]
+    return "\n".join(parts)
+
+
+def _pairs(technique: Technique, results: Results) -> Iterable[tuple[Outcome, Outcome]]:
+    for scenario in SCENARIOS:
+        found = _found(results, scenario, technique)
+        full = results.get(f"{scenario.name}-full", NOT_RUN)
+        if found.status == full.status == "measured":
+            yield found, full
+
+
+def _cost(technique: Technique, results: Results) -> list[float]:
+    return [found.train_seconds / full.train_seconds for found, full in _pairs(technique, results)]
+
+
+def _memory(technique: Technique, results: Results) -> list[float]:
+    return [found.train_peak_bytes / full.train_peak_bytes for found, full in _pairs(technique, results)]
+
+
+def _share(technique: Technique, results: Results) -> list[float]:
+    return [found.trainable_parameters / found.parameters for found, _ in _pairs(technique, results)]
+
+
+def _verdict(found: float | None, name: str) -> str:
+    if found is None:
+        return ""
+    return "Yes" if found < (0.5 if name == "parameters" else 0.95) else "No"
+
+
+def _differs(found: float | None, name: str, older: str, newer: str) -> str:
+    verdict = _verdict(found, name)
+    if not verdict:
+        return ""
+    return " and ".join(who for who, said in (("O", older), ("N", newer)) if said != verdict) or "neither"
+
+
+def _parallel(results: Results) -> str:
+    rows = []
+    for technique in TECHNIQUES:
+        if not technique.strategy:
+            continue
+        for scenario in SCENARIOS:
+            found = _found(results, scenario, technique)
+            full = results.get(f"{scenario.name}-full", NOT_RUN)
+            if found.status != "measured":
+                continue
+            ratio = f"{found.train_peak_bytes / full.train_peak_bytes:.2f} x" if full.status == "measured" else ""
+            rows.append(
+                [
+                    scenario.words,
+                    technique.words,
+                    f"{found.train_peak_bytes / 1e9:.2f}",
+                    ratio,
+                    f"{found.train_seconds:.0f}",
+                ]
+            )
+    said = (
+        f"O says yes for {_who('parallel', 0)}; N for {_who('parallel', 1)}. The other techniques, DoRA among them, "
+        "train in one process and have nothing to share.\n"
+    )
+    if not rows:
+        return f"{said}\nNot measured yet.\n"
+    return f"{said}\n{_table(['scenario', 'technique', 'GB a rank', 'to full in one process', 'train s'], rows)}"
+
+
+def _who(name: str, version: int) -> str:
+    said = PUBLISHED[name][version].split()
+    return ", ".join(column for column, word in zip(COLUMNS, said, strict=True) if word == "Yes")
+
+
+def _refused(results: Results) -> str:
+    reasons: dict[str, list[str]] = {}
+    for cell in CELLS:
+        outcome = results.get(cell.name, NOT_RUN)
+        if outcome.status == "refused":
+            reasons.setdefault(outcome.reason, []).append(cell.name)
+    if not reasons:
+        return "Nothing.\n"
+    return "\n".join(f"- {', '.join(names)}: _{reason}_" for reason, names in reasons.items()) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f}" if size else "-"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"

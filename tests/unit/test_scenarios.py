@@ -1,0 +1,169 @@
+"""The scenario table: its jobs are planned or refused in words, and its page says what was found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scenarios import page, rows
+from scenarios.measure import Folders, Outcome, admit
+from scenarios.table import CELLS, COLUMNS, SCENARIOS, TECHNIQUES, Cell, manifest
+from strop.cli.manifests import load
+from strop_trainer.plan import LABEL_METHODS, LABEL_TASKS, METRICS, DataFile, DatasetPlan
+from strop_trainer.sources import RowFile
+from strop_trainer.tasks import task_named
+
+
+def write_rows(root: Path) -> Folders:
+    folders = Folders(root, root / "models")
+    folders.rows.mkdir(parents=True)
+    for scenario in SCENARIOS:
+        for name in (scenario.file, scenario.held_out):
+            (folders.rows / name).write_text("{}\n")
+    return folders
+
+
+@pytest.fixture(scope="module")
+def admitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Outcome | None]]:
+    folders = write_rows(tmp_path_factory.mktemp("scenarios"))
+    return {cell.name: admit(cell, folders) for cell in CELLS}
+
+
+def cell_named(name: str) -> Cell:
+    return next(cell for cell in CELLS if cell.name == name)
+
+
+def test_every_column_of_the_table_has_a_technique_and_every_scenario_runs_with_it() -> None:
+    assert {technique.column for technique in TECHNIQUES} - {""} == set(COLUMNS)
+    for scenario in SCENARIOS:
+        found = {cell.technique.column for cell in CELLS if cell.scenario == scenario}
+        assert found >= set(COLUMNS)
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.technique.strategy], ids=lambda cell: cell.name)
+def test_a_cell_of_one_process_is_planned_unless_its_head_refuses_the_method(
+    cell: Cell, admitted: dict[str, tuple[str, Outcome | None]]
+) -> None:
+    key, refusal = admitted[cell.name]
+    if cell.scenario.task in LABEL_TASKS and cell.technique.method not in LABEL_METHODS:
+        assert refusal is not None
+        assert refusal.status == "refused"
+        assert refusal.reason.startswith("spec.method.type: ")
+    else:
+        assert refusal is None
+        assert len(key) == 12
+
+
+def test_a_refusal_is_a_sentence_that_names_the_field(admitted: dict[str, tuple[str, Outcome | None]]) -> None:
+    for _, refusal in admitted.values():
+        if refusal:
+            assert refusal.reason.startswith("spec.")
+            assert "/" not in refusal.reason.partition(":")[0]
+
+
+def test_other_rows_make_another_key(tmp_path: Path) -> None:
+    folders, cell = write_rows(tmp_path), cell_named("translation-lora")
+    before = admit(cell, folders)
+    assert admit(cell, folders) == before
+    (folders.rows / cell.scenario.held_out).write_text("{}\n{}\n")
+    assert admit(cell, folders)[0] != before[0]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_a_scenario_shows_a_metric_of_its_task(scenario: object) -> None:
+    assert isinstance(scenario, type(SCENARIOS[0]))
+    assert scenario.metric in METRICS[scenario.task].names  # type: ignore[index]
+
+
+def test_a_manifest_is_one_job_under_the_cells_name(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(manifest(cell_named("chat-p-tuning")))
+    (job,) = load([str(file)]).jobs
+    assert job.name == "chat-p-tuning"
+    assert job.spec.output is None
+
+
+@pytest.mark.parametrize(
+    ("scenario", "make"),
+    [
+        ("domain", rows.reference),
+        ("classification", rows.topics),
+        ("classification-in-words", rows.topics_in_words),
+        ("translation", rows.translation),
+        ("question-answering", rows.questions),
+        ("chat", rows.talk),
+    ],
+)
+def test_the_rows_are_read_by_their_task(scenario: str, make: object, tmp_path: Path) -> None:
+    found = next(each for each in SCENARIOS if each.name == scenario)
+    assert callable(make)
+    made = make()
+    assert made == make()
+    path = tmp_path / found.file
+    rows.write(path, made)
+    plan = DatasetPlan(train=[DataFile(source="pvc://rows/x")])
+    statistics = task_named(found.task).read([RowFile(path.name, path)], [], plan, 42).statistics  # type: ignore[arg-type]
+    assert statistics.train_rows >= 30
+    assert statistics.leaked == 0
+
+
+def test_names_begin_with_b() -> None:
+    assert rows.repaired(["I-LOC", "I-LOC", "O", "B-DAT", "I-LOC", "I-LOC"]) == [
+        "B-LOC",
+        "I-LOC",
+        "O",
+        "B-DAT",
+        "B-LOC",
+        "I-LOC",
+    ]
+
+
+def test_a_tune_keeps_its_notes_and_no_address() -> None:
+    text = '% a remark\nX:1\nT:Jig\nZ:by me, me@example.org\nM:6/8\nK:D\n"Am"ABc|d3:|\n\nX:2\nT:Other\n'
+    assert rows.plain_tune(text) == "T:Jig\nM:6/8\nK:D\nABc|d3:|"
+
+
+def measured(seconds: float, peak: float, trained: int, **more: object) -> Outcome:
+    return Outcome(
+        "measured",
+        code="now",
+        train_seconds=seconds,
+        train_peak_bytes=int(peak * 1e9),
+        trainable_parameters=trained,
+        parameters=1000,
+        base={"chrf": 10.0, "eval_loss": 3.0},
+        tuned={"chrf": 20.5, "eval_loss": 1.5},
+        proofs=["fp32: logits within 1e-05"],
+        machine="a machine",
+        day="2026-01-01",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_the_page_holds_each_technique_against_full_and_against_what_was_published() -> None:
+    text = page.page({"translation-full": measured(100, 4.0, 1000), "translation-lora": measured(60, 2.0, 10)}, "now")
+    lines = {line for line in text.splitlines() if line.startswith("| lora |")}
+    assert "| lora | 0.60 x | 1 | Yes | Yes | Yes | neither |" in lines
+    assert "| lora | 0.50 x | 1 | Yes | No | Yes | O |" in lines
+    assert "| lora | 1.00% | 1 | Yes | No | Yes | O |" in lines
+    assert "10 → 20.5" in text
+    assert "| qlora | not run |" in text
+
+
+def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
+    results = {
+        "ner-ia3": Outcome("refused", "spec.method.type: not this one"),
+        "ner-lora": Outcome("failed", "BadData in check: no rows (exit 65)"),
+        "ner-full": measured(1, 1, 1, ranks=2),
+    }
+    text = page.page(results, "later")
+    assert "- ner-ia3: _spec.method.type: not this one_" in text
+    assert "- `ner-lora` failed: BadData in check: no rows (exit 65)" in text
+    assert "| full ° |" in text
+    assert "1 were measured with an earlier version" in text
+
+
+def test_without_results_the_page_says_so() -> None:
+    text = page.page({}, "now")
+    assert "No cell has been run yet" in text
+    assert json.dumps(text).count("not run") >= len(CELLS)
