@@ -13,6 +13,7 @@ from typing import Any
 from strop_trainer.plan import Plan, plan_digest
 from strop_trainer.termination import TerminationMessage
 from tests.support.data import chat_rows, write_jsonl
+from tests.support.warm import start_warm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -126,14 +127,26 @@ class Surroundings:
             text=True,
         )
 
-    def run(self, plan: Plan, timeout: float = 300) -> Ended:
-        """Run the trainer to its end."""
+    def run(self, plan: Plan, timeout: float = 300, *, warm: bool = True) -> Ended:
+        """Run the trainer to its end, warm; or from nothing, as with an environment of its own."""
+        if warm and not self.environment:
+            return self._run_warm(plan, timeout)
         process = self.start(plan)
         try:
             output, errors = process.communicate(timeout=timeout)
         finally:
             process.kill()
         return self.ended(process.returncode, output, errors)
+
+    def _run_warm(self, plan: Plan, timeout: float) -> Ended:
+        output, errors = self.root / "stdout", self.root / "stderr"
+        process = start_warm(self.variables(plan), output, errors)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise TimeoutError(f"the trainer did not end in {timeout} s:\n{output.read_text()}{errors.read_text()}")
+        return self.ended(process.exitcode, output.read_text(), errors.read_text())
 
     def ended(self, code: int, output: str, errors: str) -> Ended:
         """Return how a trainer ended."""
