@@ -63,6 +63,12 @@ def test_a_pool_admits_only_its_namespaces() -> None:
     assert resolve(job_of(), [pool_of("ours", namespaces=["team-a"])]).placement.pool == "ours"
 
 
+def test_a_pod_gets_a_tenth_more_than_the_estimate_where_the_node_has_it() -> None:
+    roomy, tight = pool_of("roomy", memory_per_node="8Gi"), pool_of("tight", memory_per_node="3900Mi")
+    assert resolve(job_of(), [roomy]).placement.resources.memory == "4Gi"
+    assert resolve(job_of(), [tight]).placement.resources.memory == "3900Mi"
+
+
 def test_what_fits_nowhere_is_refused_with_the_numbers_of_each_pool() -> None:
     pools = [pool_of("small", memory_per_node="1Gi"), pool_of("smaller", memory_per_node="512Mi")]
     found = refusal(job_of(), pools)

@@ -12,6 +12,9 @@ from strop.planning.quantities import format_bytes, memory_quantity, parse_quant
 from strop_trainer.plan import MemoryEstimate, ResourcesPlacement
 
 AUTO = "auto"
+HEADROOM = 1.1
+"""Limit of a pod over its estimate: a pod at 88 % of a limit that was the bare estimate was seen, and a killed one has
+wasted its time."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def fit(pool: Pool, needs: Needs) -> Fit:
     on_accelerator = accelerators > 0
     estimate = needs.accelerator_estimate if on_accelerator else needs.cpu_estimate
     host = needs.host if on_accelerator else (needs.cpu_estimate.total if needs.cpu_estimate else None)
-    memory = given.memory or (spec.memory_per_node if host is None else memory_quantity(host))
+    memory = given.memory or (spec.memory_per_node if host is None else _limit(host, spec.memory_per_node))
     cpu = given.cpu or spec.cpu_per_node
 
     if accelerators and spec.accelerator is None:
@@ -140,6 +143,14 @@ def _no_pool_fits(fits: Sequence[Fit], needs: Needs) -> PlanError:
     ):
         help_ = ". The largest part is activations: a smaller training.maxLength or microBatchSize needs less"
     return PlanError(names.Reason.NO_POOL_FITS, f"the job fits no pool{basis}: {against}{help_}")
+
+
+def _limit(estimate: int, node: str) -> str:
+    """Return the memory for an estimate: a tenth more than it, or all that the node has where that is enough."""
+    roomy = memory_quantity(round(estimate * HEADROOM))
+    if parse_quantity(roomy) <= parse_quantity(node):
+        return roomy
+    return node if estimate <= parse_quantity(node) else memory_quantity(estimate)
 
 
 def _accelerators(pool: Pool, given: ResourcesSpec) -> int:

@@ -179,7 +179,7 @@ def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, cho
         elif resources.accelerators:
             reason = f"weights and export beside the accelerator, from {facts.basis}"
         else:
-            reason = f"estimate {format_bytes(chosen.estimate.total)}, from {facts.basis}"
+            reason = f"estimate {format_bytes(chosen.estimate.total)} and a tenth more, from {facts.basis}"
         chooser.choose("compute.resources.memory", None, resources.memory, reason)
     if given.cpu is None:
         chooser.choose("compute.resources.cpu", None, resources.cpu, f"all that a node of pool {chosen.pool.name} has")
