@@ -179,6 +179,7 @@ def test_tools_are_kept(tmp_path: Path) -> None:
         ("translation", {"translation": {"en": "x"}}, "translation: found en, expected two languages"),
         ("translation", {"translation": {"en": "x", "de": ""}}, "translation.de: empty, expected text"),
         ("question-answering", {"question": "x", "answers": {"text": []}}, "answers: empty, expected at least one"),
+        ("question-answering", {"question": "x", "answers": ["y", 3]}, "answers[1]: found a number, expected a string"),
         ("question-answering", {"question": "x", "answers": 3}, "answers: found a number, expected a list of texts"),
     ],
 )

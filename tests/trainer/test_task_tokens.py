@@ -8,7 +8,7 @@ from strop_trainer.errors import TrainerError
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.chat import ChatTask, tokenize_row
 from strop_trainer.tasks.overlap import bleu_and_chrf, rouge, squad
-from strop_trainer.tasks.prompted import pair
+from strop_trainer.tasks.prompted import check_question, pair
 from strop_trainer.tasks.rows import normal_form
 from tests.support.models import tiny_tokenizer
 
@@ -115,6 +115,19 @@ def test_metrics_by_their_libraries() -> None:
     assert rouge(same, same) == pytest.approx({"rouge1": 1, "rouge2": 1, "rougeL": 1})
     assert rouge(["the cat"], ["the dog"])["rouge1"] == pytest.approx(0.5)
     assert rouge(["Привет мир"], ["Привет мир"])["rouge1"] == pytest.approx(1)
-    assert squad(["The Normans!", "in the 10th century", ""], ["normans", "10th century", "x"]) == pytest.approx(
+    one_each = [["normans"], ["10th century"], ["x"]]
+    assert squad(["The Normans!", "in the 10th century", ""], one_each) == pytest.approx(
         {"exact_match": 1 / 3, "f1": (1 + 0.8 + 0) / 3}
     )
+
+
+def test_any_given_answer_to_a_question_is_right(tokenizer: Any) -> None:
+    task = task_named("question-answering")
+    row = {"question": "When?", "answers": {"text": ["in 1066", "1066", "in 1066"], "answer_start": [0, 3, 0]}}
+    rows = [normal_form(check_question(row)), normal_form(check_question({"question": "Who?", "answer": "He"}))]
+    found = task.questions(rows, tokenizer, 200, 2)
+    assert [question.references for question in found] == [("in 1066", "1066"), ("He",)]
+    assert learnt(tokenizer, task.encode(rows[:1], tokenizer, 200).examples[0]) == "in 1066<|im_end|>"
+    references = [question.references for question in found]
+    assert task.score(["1066", "he"], references) == {"exact_match": 1.0, "f1": 1.0}
+    assert task.score(["of 1066", "she"], references) == pytest.approx({"exact_match": 0, "f1": (2 / 3 + 0) / 2})

@@ -121,7 +121,7 @@ def check_gates(plan: EvaluationPlan, task: Task) -> None:
     Raises:
         TrainerError: one does not (exit 78).
     """
-    needs_answers = set(task.score([""], [""]))
+    needs_answers = set(task.score([""], [[""]]))
     for bound in ("minimum", "maximum"):
         for name in getattr(plan, bound):
             if name not in task.metrics:

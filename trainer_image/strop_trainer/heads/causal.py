@@ -103,7 +103,7 @@ class CausalHead:
         after = _answers(run, run.loaded.model, asked)
         if not asked:
             return
-        references = [question.reference for question in asked]
+        references = [question.references for question in asked]
         run.metrics_base |= run.task.score(before, references)
         run.metrics_tuned |= run.task.score(after, references)
         rows = zip(asked, before, after, strict=True)

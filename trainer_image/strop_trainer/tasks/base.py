@@ -65,6 +65,13 @@ class Question:
     """Prompt and reference answer as the model would have written it."""
     messages: list[dict[str, Any]] = field(default_factory=list)
     """The prompt as it is given to a chat template; empty where the task has none."""
+    others: tuple[str, ...] = ()
+    """Further right answers."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All right answers, the one that is learnt first."""
+        return self.reference, *self.others
 
 
 @dataclass
@@ -113,6 +120,6 @@ class Task(Protocol):
         """Return the first rows that leave room for an answer, to be answered by generation."""
         ...
 
-    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Compare generated answers with the references."""
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Compare generated answers with those that are right for each, the one that is learnt first."""
         ...

@@ -79,13 +79,20 @@ class ChatTask:
                 row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
             asked = next(message["content"] for message in reversed(messages[:last]))
             found.append(
-                Question(prompt_ids, asked, messages[last]["content"], row_ids[:max_length], shown(messages[:last]))
+                Question(
+                    prompt_ids,
+                    asked,
+                    messages[last]["content"],
+                    row_ids[:max_length],
+                    shown(messages[:last]),
+                    tuple(loaded.get("others", ())),
+                )
             )
         return found
 
-    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Return `exact_match`: the share of answers equal to their reference but for white space."""
-        return exact_match(answers, references) if references else {}
+        return exact_match(answers, [right[0] for right in references]) if references else {}
 
 
 def render(messages: Messages, tokenizer: Any, tools: list[Any] | None = None, *, ask: bool = False) -> str:

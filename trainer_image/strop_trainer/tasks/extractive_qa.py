@@ -20,7 +20,7 @@ from strop_trainer.tasks.labelled import (
     load,
     read_labelled,
 )
-from strop_trainer.tasks.overlap import squad_words, word_f1
+from strop_trainer.tasks.overlap import squad
 from strop_trainer.tasks.rows import RowRules, normal_form
 
 COLUMNS = columns(
@@ -133,14 +133,7 @@ class ExtractiveQaTask(LabelledBase):
     def measure(self, predicted: Sequence[str], rows: Sequence[bytes], labels: Labels) -> dict[str, float]:
         """Return exact_match and f1 as SQuAD defines them, in 0..1."""
         del labels
-        references = [[answer["text"] for answer in load(row)["answers"]] or [""] for row in rows]
-        words = [
-            (squad_words(f), [squad_words(t) for t in texts]) for f, texts in zip(predicted, references, strict=True)
-        ]
-        return {
-            "exact_match": sum(found in texts for found, texts in words) / len(words),
-            "f1": sum(max(word_f1(found, text) for text in texts) for found, texts in words) / len(words),
-        }
+        return squad(predicted, [[answer["text"] for answer in load(row)["answers"]] or [""] for row in rows])
 
     def baseline(self, train: Sequence[bytes], rows: Sequence[bytes], labels: Labels) -> dict[str, float]:
         """Return nothing, or what never answering would reach where some rows have no answer."""

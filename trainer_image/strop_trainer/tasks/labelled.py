@@ -132,7 +132,7 @@ class LabelledBase:
         del rows, tokenizer, max_length, count
         return []
 
-    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Return nothing: no answer is generated."""
         del answers, references
         return {}

@@ -58,15 +58,16 @@ def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]
     return {name: sum(score[name].fmeasure for score in found) / len(found) for name in names}
 
 
-def squad(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def squad(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return `exact_match` and `f1`, 0 to 1, as SQuAD's evaluation does (Rajpurkar et al. 2016).
 
-    Compared are words in lower case without punctuation and English articles; F1 is of the words in common.
+    Compared are words in lower case without punctuation and English articles; F1 is of the words in common. Where
+    several answers are right, the one that fits best counts.
     """
-    pairs = [(squad_words(a), squad_words(r)) for a, r in zip(answers, references, strict=True)]
+    pairs = [(squad_words(a), [squad_words(r) for r in right]) for a, right in zip(answers, references, strict=True)]
     return {
-        "exact_match": sum(a == r for a, r in pairs) / len(pairs),
-        "f1": sum(word_f1(a, r) for a, r in pairs) / len(pairs),
+        "exact_match": sum(answer in right for answer, right in pairs) / len(pairs),
+        "f1": sum(max(word_f1(answer, one) for one in right) for answer, right in pairs) / len(pairs),
     }
 
 

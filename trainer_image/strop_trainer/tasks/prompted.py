@@ -20,7 +20,7 @@ from strop_trainer.tasks.overlap import bleu_and_chrf, exact_match, rouge, squad
 from strop_trainer.tasks.plain_template import give_template
 from strop_trainer.tasks.rows import RowRules, read_dataset
 
-Score = Callable[[Sequence[str], Sequence[str]], dict[str, float]]
+Score = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 
 LANGUAGES: Final[Mapping[str, str]] = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
@@ -62,7 +62,7 @@ class PromptedTask(ChatTask):
         give_template(tokenizer)
         return super().questions(rows, tokenizer, max_length, count)
 
-    def score(self, answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Compare generated answers with the references."""
         return self._measure(answers, references) if references else {}
 
@@ -169,14 +169,16 @@ def check_summary(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_question(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of question, answer and maybe a context as messages; of SQuAD's answers, the first.
+    """Return a row of question, answer and maybe a context as messages.
+
+    Of several answers, the first is learnt; the `others` are as right.
 
     Raises:
         ValueError: field, found and expected of the first thing that is wrong.
     """
     question, context = text_in(row, "question"), text_or_none(row, "context")
     if row.get("answer") is not None or "answers" not in row:
-        answer = text_in(row, "answer")
+        given = [text_in(row, "answer")]
     else:
         answers = row["answers"]
         texts = answers.get("text") if isinstance(answers, dict) else answers
@@ -184,10 +186,15 @@ def check_question(row: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"answers: found {kind(answers)}, expected a list of texts, or SQuAD's object with text")
         if not texts:
             raise ValueError("answers: empty, expected at least one answer")
-        answer = _text("answers[0]", texts[0])
-    if context is None:
-        return pair(question, answer)
-    return pair(f"Answer the question by the text.\n\nText: {context}\n\nQuestion: {question}", answer)
+        given = list(dict.fromkeys(_text(f"answers[{at}]", text) for at, text in enumerate(texts)))
+    if context is not None:
+        question = f"Answer the question by the text.\n\nText: {context}\n\nQuestion: {question}"
+    return pair(question, given[0]) | ({"others": given[1:]} if given[1:] else {})
+
+
+def by_first(measure: Callable[[Sequence[str], Sequence[str]], dict[str, float]]) -> Score:
+    """Return a measure that compares with the first reference, which is the only one of these tasks."""
+    return lambda answers, references: measure(answers, [right[0] for right in references])
 
 
 INSTRUCTION: Final = Columns(
@@ -209,8 +216,8 @@ QUESTIONS: Final = Columns(
 def prompted_tasks() -> list[PromptedTask]:
     """Return the tasks of this file."""
     return [
-        PromptedTask("instruction", INSTRUCTION, check_instruction, exact_match),
-        PromptedTask("translation", TRANSLATION, check_translation, bleu_and_chrf),
-        PromptedTask("summarization", SUMMARIZATION, check_summary, rouge),
+        PromptedTask("instruction", INSTRUCTION, check_instruction, by_first(exact_match)),
+        PromptedTask("translation", TRANSLATION, check_translation, by_first(bleu_and_chrf)),
+        PromptedTask("summarization", SUMMARIZATION, check_summary, by_first(rouge)),
         PromptedTask("question-answering", QUESTIONS, check_question, squad),
     ]
