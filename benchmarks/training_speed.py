@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.quickstart import ROOT, lay_out, quickstart_plan, run_python
 from benchmarks.results import Goal, Result, table
 from strop_trainer.plan import Plan
-from strop_trainer.training import SCHEDULES
+from strop_trainer.schedule import SCHEDULES
 from tests.support.models import smollm2
 
 COMMAND = "python -m benchmarks training"

@@ -132,7 +132,25 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         lambda _: None,
         make_plan(distributed={"strategy": "ddp", "world_size": 2}),
         ExitCode.BAD_CONFIGURATION,
-        "distributed: found 2 ranks, strategy ddp",
+        "placement: found 1 nodes of 1 ranks for a training of 2",
+    ),
+    "strategy": (
+        lambda _: None,
+        make_plan(distributed={"world_size": 2}),
+        ExitCode.BAD_CONFIGURATION,
+        "distributed.strategy: found none for 2 ranks",
+    ),
+    "rank without a row": (
+        lambda _: None,
+        make_plan(distributed={"strategy": "ddp", "world_size": 5}),
+        ExitCode.BAD_CONFIGURATION,
+        "training.effectiveBatchSize: found 4 for 5 ranks",
+    ),
+    "method of several ranks": (
+        lambda _: None,
+        make_plan(method={"type": "ia3"}, distributed={"strategy": "ddp", "world_size": 2}),
+        ExitCode.BAD_CONFIGURATION,
+        "distributed.strategy: found ddp for method ia3, allowed: none",
     ),
     "task": (
         lambda _: None,
@@ -216,7 +234,7 @@ def test_a_missing_variable_is_named() -> None:
 def test_from_rows_to_a_published_adapter(around: Surroundings) -> None:
     tiny_llama(around.volumes / "models" / "tiny")
     plan = make_plan(evaluation={"every_steps": 2, "generate_rows": 2, "max_new_tokens": 4})
-    ended = around.run(plan)
+    ended = around.run(plan, warm=False)
     assert ended.code == 0, ended.errors
     assert ended.message is not None
     published = ended.message.published

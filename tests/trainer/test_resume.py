@@ -103,7 +103,7 @@ def final_state(around: Surroundings) -> dict[str, str]:
     assert found is not None
     assert found.step == STEPS
     hashes = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in found.tensors.items()}
-    timings = ("tokens_per_second", "rss_bytes")
+    timings = ("tokens_per_second", "rss_bytes", "peak_bytes")
     lines = [{name: line[name] for name in line if name not in timings} for line in around.metrics()]
     return hashes | {"metrics": json.dumps(lines)}
 

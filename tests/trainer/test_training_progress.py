@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from strop_trainer.context import StopRequest
+from strop_trainer.optimisation import Optimisation
 from strop_trainer.tasks.base import Example
 from strop_trainer.training import Trainer
 from tests.support.training import make_plan
@@ -27,12 +28,13 @@ def test_the_percentage_is_that_of_the_steps_to_the_last_one(tmp_path: Path) -> 
     training = make_plan(hyperparameters={"max_steps": 8}).training
     reports = Reports()
     trainer = Trainer(
-        parameters={"weight": weight},
+        optimise=lambda schedule: Optimisation(
+            {"weight": weight}, lambda _batch: weight.square().sum(), training.hyperparameters, schedule, {}
+        ),
         plan=training.hyperparameters,
         checkpoint=training.checkpoint,
         examples=[Example([1, 2], [True, True])] * 4,
         make_batch=lambda rows: SimpleNamespace(targets=len(rows), tokens=len(rows)),  # type: ignore[arg-type,return-value]
-        loss=lambda _batch: weight.square().sum(),
         packed=False,
         pass_tokens=None,
         checkpoints=tmp_path / "checkpoints",

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from strop_trainer.tasks.base import Example
 
@@ -43,7 +43,7 @@ class Batch:
         """N."""
         return int(self.labels.numel())
 
-    def to(self, device: Any) -> Batch:
+    def to(self, device: Any) -> Self:
         """Return the batch with its tensors on a device; lengths stay where Python reads them without waiting."""
         inputs = {
             name: value.to(device, non_blocking=True) if hasattr(value, "to") else value
@@ -51,7 +51,7 @@ class Batch:
         }
         keep, labels = (value.to(device, non_blocking=True) for value in (self.keep, self.labels))
         select = None if self.select is None else self.select.to(device, non_blocking=True)
-        return Batch(inputs, keep, select, labels, self.tokens)
+        return replace(self, inputs=inputs, keep=keep, select=select, labels=labels)
 
 
 def step_rows(step: int, rows: int, batch_size: int, seed: int) -> list[int]:

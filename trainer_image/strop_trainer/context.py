@@ -13,11 +13,25 @@ from types import FrameType
 
 from strop_trainer.errors import Preempted, bad_configuration
 
+_MUTED: set[str] = set()
+
 
 def say(text: str = "") -> None:
     """Write one line of the job's log."""
+    if _MUTED:
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def muted(why: str) -> Iterator[None]:
+    """Say nothing within the block: another process says the same."""
+    _MUTED.add(why)
+    try:
+        yield
+    finally:
+        _MUTED.discard(why)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from strop_trainer.manifest import Manifest
 from strop_trainer.plan import DatasetPlan, OnnxPrecision, PlanModel, ProofPlan, Resolution, TrainingPlan
 from strop_trainer.provenance import Statement
+from strop_trainer.record import RankMemory
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -59,6 +60,9 @@ class TrainingDocument(PlanModel):
     tokens_per_second: float
     """Trained, of the last attempt."""
     peak_bytes: int
+    """Memory of rank 0, all stages included."""
+    ranks: list[RankMemory] = []
+    """Each rank's peak in training."""
     threads: int
     packed: bool
     metrics_base: dict[str, float | None]

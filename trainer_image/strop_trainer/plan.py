@@ -41,6 +41,10 @@ LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
 Precision = Literal["fp32", "bf16", "fp16"]
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]
+STRATEGIES: Final[tuple[DistributedStrategy, ...]] = ("none", "ddp")
+"""What this version can do of them."""
+SHARED_METHODS: Final[tuple[MethodType, ...]] = ("full", "lora", "dora")
+"""Methods whose training several ranks can share."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ METRICS: Final[Mapping[Task, TaskMetrics]] = {
         held_out=("eval_loss", "accuracy", "f1", "mcc", "exact_match", "f1_micro"),
     ),
     "token-classification": TaskMetrics(held_out=("eval_loss", "precision", "recall", "f1", "accuracy")),
+    "preference": TaskMetrics(held_out=("eval_loss", "reward_accuracy", "reward_margin", "chosen_likelier")),
 }
 """Task → its metrics. Admission, the planner and the trainer read it here; every task that is trained has a line."""
 
@@ -163,6 +168,8 @@ class Hyperparameters(PlanModel):
     """Tokens; longer rows are truncated, and how many were is reported."""
     packing: bool
     """Several rows share one forward pass without padding, kept apart by their position ids."""
+    preference_beta: float | None = None
+    """DPO's beta; for task preference alone."""
     precision: Precision
     """bf16 and fp16 are mixed precision: fp32 master weights for what is trained."""
     gradient_checkpointing: bool
@@ -175,7 +182,19 @@ class DistributedPlan(PlanModel):
     """How ranks share the work."""
 
     strategy: DistributedStrategy = "none"
+    """How ranks share the model's state; ddp: each has all of it."""
     world_size: int = 1
+    """Ranks: processes that train together."""
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether DeepSpeed shares the state."""
+        return self.strategy.startswith("zero-")
+
+    @property
+    def partitions_weights(self) -> bool:
+        """Whether no rank has all weights while it trains."""
+        return self.strategy == "zero-3"
 
 
 class EvaluationPlan(PlanModel):
@@ -220,6 +239,8 @@ class ArtifactPlan(PlanModel):
 
     onnx: list[OnnxPrecision] = ["fp32"]
     """Precisions; the first is the default that consumers load. Empty publishes the adapter alone."""
+    onnx_encoder: list[OnnxPrecision] | None = None
+    """The same where an encoder marks its answer in the text; what a model is, its folder tells. None: as `onnx`."""
     merged: bool = False
     """Also publish the merged model as safetensors."""
     proof: ProofPlan = ProofPlan()

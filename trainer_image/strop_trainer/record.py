@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop_trainer.evaluation import Sample
-from strop_trainer.plan import Plan
+from strop_trainer.plan import Plan, PlanModel
 from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
     from strop_trainer.proof import Proof
+
+
+class RankMemory(PlanModel):
+    """What one rank needed in training."""
+
+    rank: int
+    peak_bytes: int
+    """Memory of its process."""
+    device_peak_bytes: int | None = None
+    """Memory of its accelerator; null on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class RunRecord:
     """Trained, of the last attempt; 0 where nothing was left to train."""
     peak_bytes: int
     """Memory of the process."""
+    ranks: list[RankMemory]
+    """Each rank's peak in training, without what loading took."""
     threads: int
     packed: bool
     metrics_base: dict[str, float]
@@ -48,5 +60,5 @@ class RunRecord:
     stage_seconds: dict[str, float]
     """Stages that are done: all but publish."""
     metrics_file: Path
-    """JSON lines: step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, rss_bytes; and of evaluations
-    on held-out rows step, epoch, eval_loss, perplexity, token_accuracy."""
+    """JSON lines: step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, rss_bytes, peak_bytes; and of
+    evaluations on held-out rows step, epoch, eval_loss, perplexity, token_accuracy."""

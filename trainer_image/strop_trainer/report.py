@@ -110,6 +110,7 @@ def training_document(record: RunRecord, now: str) -> TrainingDocument:
         steps=record.steps,
         tokens_per_second=record.tokens_per_second,
         peak_bytes=record.peak_bytes,
+        ranks=record.ranks,
         threads=record.threads,
         packed=record.packed,
         metrics_base=_finite(record.metrics_base),

@@ -11,6 +11,7 @@ from strop_trainer.context import Clock, Settings, StopRequest
 from strop_trainer.device import CPU
 from strop_trainer.plan import OnnxPrecision, Plan
 from strop_trainer.progress import Progress
+from strop_trainer.ranks.team import Team
 from strop_trainer.sources.model_folder import ModelFolder
 from strop_trainer.tasks.base import Dataset, Encoded, Question, Task
 from strop_trainer.termination import PublishedVersion
@@ -42,6 +43,8 @@ class Run:
     loaded: LoadedModel = field(init=False)
     device: str = CPU
     """What it is computed on, by torch's name; exported and proven is on the CPU."""
+    team: Team = field(default_factory=Team)
+    """The ranks that train together."""
     total_parameters: int = 0
     base_parameters: int = 0
     trainable_parameters: int = 0
@@ -51,6 +54,10 @@ class Run:
     packed: bool = field(init=False)
     set_pass: Callable[[int, int], None] = field(init=False)
     result: TrainResult = field(init=False)
+    loading_peak_bytes: int = 0
+    """The most memory of this process before training."""
+    peaks: list[list[float]] = field(default_factory=list)
+    """Of each rank, in training: bytes of memory, and of its accelerator's."""
     metrics_base: dict[str, float] = field(default_factory=dict)
     metrics_tuned: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)

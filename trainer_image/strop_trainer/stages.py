@@ -14,21 +14,25 @@ from strop_trainer import evaluation, registry, sources
 from strop_trainer.context import say
 from strop_trainer.device import CPU, prepare_device, release
 from strop_trainer.device import peak_bytes as device_peak_bytes
-from strop_trainer.errors import Preempted, TrainerError
+from strop_trainer.errors import Preempted, TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.heads import BY_MODEL, head_for, task_for
+from strop_trainer.heads import head_for
 from strop_trainer.methods import check_method
-from strop_trainer.record import RunRecord
+from strop_trainer.plan import Plan
+from strop_trainer.ranks.team import join
+from strop_trainer.record import RankMemory, RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
+from strop_trainer.tasks.by_model import BY_MODEL, task_for
 from strop_trainer.termination import PublishedVersion
-from strop_trainer.threads import give_back_freed_memory
+from strop_trainer.threads import give_back_freed_memory, set_threads
 
 
 def check(run: Run) -> None:
     """Refuse what cannot work, before anything is fetched; read the rows if they are here."""
     training = run.plan.training
     check_method(training)
+    check_placement(run.plan)
     evaluation.check_gates(training.evaluation, run.task)
     registry.clean_staging(run.settings.registry, run.output, run.settings.job_uid)
     registry.check_writable(run.settings.registry, run.output, run.settings.job_uid)
@@ -37,6 +41,16 @@ def check(run: Run) -> None:
     take_in(
         run, rows=all(sources.is_local(file.source) for file in files), model=sources.is_local(training.model.source)
     )
+
+
+def check_placement(plan: Plan) -> None:
+    """Refuse ranks that are placed otherwise than they are computed for."""
+    placed, ranks = plan.placement, plan.training.distributed.world_size
+    if placed.nodes != 1 or placed.processes_per_node != ranks:
+        raise bad_configuration(
+            f"placement: found {placed.nodes} nodes of {placed.processes_per_node} ranks for a training of {ranks}, "
+            "allowed: one node with all of them"
+        )
 
 
 def fetch(run: Run) -> None:
@@ -88,8 +102,10 @@ def prepare(run: Run) -> None:
         hashing: Future[str] = pool.submit(fingerprint, run.model.path)
         import torch  # noqa: PLC0415 - seconds: not before the rows have been found right
 
-        quiet_libraries()
-        run.device = prepare_device(run.plan.placement.resources.accelerators)
+        quiet_libraries(deepspeed=run.plan.training.distributed.is_zero)
+        accelerators = run.plan.placement.resources.accelerators
+        run.device = prepare_device(accelerators)
+        run.team = join(run.plan.training.distributed, os.environ, run.device, accelerators)
         torch.set_num_threads(run.threads)
         if run.plan.training.hyperparameters.deterministic:
             torch.use_deterministic_algorithms(mode=True)
@@ -101,11 +117,19 @@ def prepare(run: Run) -> None:
         run.base_fingerprint = hashing.result()
 
 
-def quiet_libraries() -> None:
-    """Keep the log for what the job's author can use."""
+def quiet_libraries(*, deepspeed: bool) -> None:
+    """Keep the log for what the job's author can use.
+
+    Args:
+        deepspeed: whether it is used.
+    """
+    import accelerate.utils.other  # noqa: PLC0415
     import huggingface_hub.constants  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
+    if not deepspeed:
+        # Whoever saves a model would import it, to see whether the model is one of its own.
+        accelerate.utils.other.is_deepspeed_available = lambda: False
     # It misses optional kernels, and says so whether it is used or not.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # What the libraries tell each other about names that will change.
@@ -119,7 +143,8 @@ def quiet_libraries() -> None:
 
 def train(run: Run) -> None:
     """Train, from the newest checkpoint where there is one."""
-    from strop_trainer.training import Trainer, peak_bytes  # noqa: PLC0415
+    from strop_trainer.ranks.sharing import optimisation_of  # noqa: PLC0415
+    from strop_trainer.training import Trainer, forget_peak, peak_bytes  # noqa: PLC0415
 
     training = run.plan.training
     identity = {
@@ -127,13 +152,13 @@ def train(run: Run) -> None:
         "dataset": run.dataset.statistics.fingerprint,
         "base model": run.base_fingerprint,
     }
+    run.head.before_training(run, identity)
     trainer = Trainer(
-        parameters=run.loaded.trainable,
+        optimise=lambda schedule: optimisation_of(run, schedule),
         plan=training.hyperparameters,
         checkpoint=training.checkpoint,
         examples=run.encoded.examples,
         make_batch=lambda examples: run.head.make_batch(run, examples),
-        loss=run.head.loss(run),
         packed=run.packed,
         pass_tokens=run.head.pass_tokens(run),
         checkpoints=run.settings.checkpoints,
@@ -145,15 +170,32 @@ def train(run: Run) -> None:
         evaluate_every=training.evaluation.every_steps,
         on_pass=run.set_pass,
         device=run.device,
-        rates=run.loaded.rates,
+        team=run.team,
     )
     run.loaded.model.train()
     with run.stop.deferred():
+        run.loading_peak_bytes = peak_bytes()
+        forget_peak()
         run.result = trainer.run()
-        if run.stop.requested:  # after the last step: its checkpoint is there
+        if run.team.any(run.stop.requested):  # after the last step: its checkpoint is there
             raise Preempted
-    held = f", {device_peak_bytes(run.device) / 1e9:.2f} GB of the {run.device} device's" if run.device != CPU else ""
-    say(f"  {run.result.tokens_per_second:,.0f} tokens/s, at most {peak_bytes() / 1e9:.2f} GB in memory{held}")
+        run.peaks = run.team.gather(peak_bytes(), device_peak_bytes(run.device))
+        run.team.leave()
+    for rank, (memory, device_memory) in enumerate(run.peaks):
+        who = f"rank {rank}: " if run.team.size > 1 else ""
+        held = f", {device_memory / 1e9:.2f} GB of the {run.device} device's" if run.device != CPU else ""
+        say(f"  {who}at most {memory / 1e9:.2f} GB in memory{held}")
+    say(f"  {run.result.tokens_per_second:,.0f} tokens/s")
+    if run.team.size > 1 and run.team.leads:
+        use_all_threads(run)
+
+
+def use_all_threads(run: Run) -> None:
+    """Take the threads of the other ranks as well, which have gone."""
+    import torch  # noqa: PLC0415
+
+    run.threads, _ = set_threads(os.environ, 1)
+    torch.set_num_threads(run.threads)
 
 
 def evaluate(run: Run) -> None:
@@ -256,7 +298,11 @@ def make_record(run: Run) -> RunRecord:
         trainable_parameters=run.trainable_parameters,
         steps=run.result.steps,
         tokens_per_second=run.result.tokens_per_second,
-        peak_bytes=peak_bytes(),
+        peak_bytes=max(run.loading_peak_bytes, peak_bytes()),
+        ranks=[
+            RankMemory(rank=rank, peak_bytes=int(memory), device_peak_bytes=int(held) if run.device != CPU else None)
+            for rank, (memory, held) in enumerate(run.peaks)
+        ],
         threads=run.threads,
         packed=run.packed,
         metrics_base=run.metrics_base,

@@ -6,44 +6,27 @@ passes. What happens in a step is a pure function of the state before it, so tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from strop_trainer.batches import Batch, micro_batches, step_rows, steps_per_epoch
+from strop_trainer.batches import Batch, micro_batches, step_rows
 from strop_trainer.checkpoints import load_newest, save_checkpoint
 from strop_trainer.context import StopRequest, say
 from strop_trainer.device import CPU, random_state, set_random_state
-from strop_trainer.errors import Preempted, bad_configuration
+from strop_trainer.errors import Preempted, TrainerError, bad_configuration
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.optimisation import Optimisation
 from strop_trainer.plan import CheckpointPlan, Hyperparameters
 from strop_trainer.progress import Progress
+from strop_trainer.ranks.team import Team, deal, seed_step
+from strop_trainer.schedule import Schedule
 from strop_trainer.tasks.base import Example
-
-LOG_LINES = 100
-"""About so many log lines in a run."""
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps of a run, all derived from the plan and the rows."""
-
-    rows: int
-    steps_per_epoch: int
-    total_steps: int
-    warmup_steps: int
-    log_every: int
-
-    @classmethod
-    def of(cls, plan: Hyperparameters, rows: int) -> Schedule:
-        """Derive the steps: `max_steps`, else the epochs rounded up to whole steps."""
-        per_epoch = steps_per_epoch(rows, plan.effective_batch_size)
-        total = plan.max_steps or max(1, math.ceil(plan.epochs * per_epoch - 1e-9))
-        return cls(rows, per_epoch, total, math.ceil(plan.warmup_ratio * total), max(1, total // LOG_LINES))
 
 
 @dataclass(frozen=True)
@@ -86,113 +69,15 @@ class TrainResult:
 
 
 @dataclass
-class Optimisation:
-    """What changes in a step."""
-
-    parameters: dict[str, Any]
-    optimizer: Any
-    scheduler: Any
-
-    @classmethod
-    def of(
-        cls, parameters: dict[str, Any], plan: Hyperparameters, schedule: Schedule, rates: Mapping[str, float]
-    ) -> Optimisation:
-        """Make optimizer and schedule; vectors, such as biases and norms, do not decay.
-
-        Args:
-            parameters: what is trained, by name.
-            plan: learning rate, decay and schedule.
-            schedule: steps.
-            rates: name → factor on the learning rate; 1 where there is none.
-        """
-        import torch  # noqa: PLC0415 - seconds
-        from transformers import get_scheduler  # noqa: PLC0415
-
-        members: dict[tuple[float, bool], list[Any]] = {}
-        for name, parameter in parameters.items():
-            members.setdefault((rates.get(name, 1.0), parameter.dim() <= 1), []).append(parameter)
-        groups = [
-            {
-                "params": members[factor, vector],
-                "lr": factor * plan.learning_rate,
-                "weight_decay": 0.0 if vector else plan.weight_decay,
-            }
-            # The plan's own rate first: it is the one that is shown.
-            for factor, vector in sorted(members, key=lambda key: (key[0] != 1.0, key))
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
-        scheduler = get_scheduler(
-            SCHEDULES[plan.scheduler],
-            optimizer,
-            num_warmup_steps=schedule.warmup_steps,
-            num_training_steps=schedule.total_steps,
-        )
-        return cls(parameters, optimizer, scheduler)
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self.scheduler.get_last_lr()[0])
-
-    def step(self, max_grad_norm: float) -> float:
-        """Clip the gradients, take the step, forget the gradients; return their norm before clipping."""
-        import torch  # noqa: PLC0415
-
-        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.forget_gradients()
-        return float(norm)
-
-    def forget_gradients(self) -> None:
-        """Drop the gradients and their memory."""
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def tensors(self) -> dict[str, Any]:
-        """Return the state as named tensors."""
-        names = {id(parameter): name for name, parameter in self.parameters.items()}
-        found = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
-        for parameter, moments in self.optimizer.state.items():
-            found |= {f"optimizer.{key}.{names[id(parameter)]}": value for key, value in moments.items()}
-        return found
-
-    def load(self, tensors: dict[str, Any], steps: int) -> None:
-        """Take over the state after a number of steps."""
-        import torch  # noqa: PLC0415
-
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter.{name}"])
-        for name, parameter in self.parameters.items():
-            keys = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
-            if steps:
-                device = parameter.device
-                self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
-        rules = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
-        for group, base, rule in rules:
-            group["lr"] = base * rule(steps)
-        self.scheduler.load_state_dict(
-            self.scheduler.state_dict()
-            | {
-                "last_epoch": steps,
-                "_step_count": steps + 1,
-                "_last_lr": [group["lr"] for group in self.optimizer.param_groups],
-            }
-        )
-
-
-@dataclass
 class Trainer:
     """One run of one model on one set of rows."""
 
-    parameters: dict[str, Any]
-    """Name → what is trained."""
+    optimise: Callable[[Schedule], Optimisation]
+    """Makes what changes in a step."""
     plan: Hyperparameters
     checkpoint: CheckpointPlan
     examples: Sequence[Example]
     make_batch: Callable[[Sequence[Example]], Batch]
-    loss: Callable[[Batch], Any]
-    """Batch → its loss, summed over its targets, of the model in training mode."""
     packed: bool
     pass_tokens: int | None
     """Tokens of a packed forward pass, about at most."""
@@ -209,8 +94,8 @@ class Trainer:
     """Called before each forward pass with the step and the pass in it."""
     device: str = CPU
     """What the model is on."""
-    rates: Mapping[str, float] = field(default_factory=dict)
-    """Name → factor on the learning rate."""
+    team: Team = field(default_factory=Team)
+    """The ranks that train together; each of them calls `run`."""
 
     def run(self) -> TrainResult:
         """Train to the end, from the newest valid checkpoint of this run where there is one.
@@ -223,7 +108,7 @@ class Trainer:
 
         schedule = Schedule.of(self.plan, len(self.examples))
         torch.manual_seed(self.plan.seed)
-        state = Optimisation.of(self.parameters, self.plan, schedule, self.rates)
+        state = self.optimise(schedule)
         first, totals = self._resume(state)
         self._cut_metrics(first)
         now, window = StepEnd(), StepEnd()
@@ -241,35 +126,38 @@ class Trainer:
                 window = StepEnd()
             due = self.evaluate_every is not None and done % self.evaluate_every == 0
             if self.evaluate is not None and due and done < schedule.total_steps:
-                self._evaluate(self.evaluate, done, schedule)
+                evaluate = self.evaluate
+                self._evaluate(state.call(evaluate), done, schedule)
             if done % self.checkpoint.every_steps == 0 or done == schedule.total_steps:
                 self._save(done, state, self._random_state(), totals)
+        state.end()
         return TrainResult(schedule.total_steps, totals, first, now.tokens / now.seconds if now.seconds else 0.0)
 
     def _step(self, step: int, state: Optimisation) -> StepEnd | None:
         """Do one optimizer step; None, with nothing changed, where a stop was requested meanwhile."""
-        begin, plan = time.perf_counter(), self.plan
+        begin, plan, team = time.perf_counter(), self.plan, self.team
         rows = [self.examples[row] for row in step_rows(step, len(self.examples), plan.effective_batch_size, plan.seed)]
         parts = micro_batches(rows, plan.micro_batch_size, packed=self.packed, tokens=self.pass_tokens)
-        passes = [self.make_batch(part) for part in parts]
-        targets = sum(batch.targets for batch in passes)
+        passes = [(micro, self.make_batch(part), counts) for micro, part, counts in deal(parts, team)]
+        counted = [batch for _, batch, counts in passes if counts]
+        sums = team.sum(sum(batch.targets for batch in counted), sum(batch.tokens for batch in counted))
+        targets, tokens = (int(value) for value in sums)
+        if team.joined:
+            seed_step(plan.seed, step, team.rank)
         loss_sum = 0.0
-        for micro, batch in enumerate(passes):
+        for micro, batch, counts in passes:
             self.on_pass(step, micro)
-            loss = self.loss(batch)
-            (loss / targets).backward()
-            loss_sum += float(loss.detach())
-            del loss
-            if self.stop.requested:
+            loss_sum += state.backward(batch, targets, counts=counts, last=batch is passes[-1][1])
+            if team.any(self.stop.requested):
                 state.forget_gradients()
                 return None
+        (loss_sum,) = team.sum(loss_sum)
         if not math.isfinite(loss_sum):
             raise bad_configuration(
                 f"training.learningRate: the loss of step {step + 1} is {loss_sum}; a lower rate than "
                 f"{plan.learning_rate:g} is needed"
             )
-        rate, norm = state.learning_rate, state.step(plan.max_grad_norm)
-        tokens = sum(batch.tokens for batch in passes)
+        rate, norm = state.learning_rate, state.step()
         return StepEnd(loss_sum, targets, tokens, time.perf_counter() - begin, norm, rate)
 
     def _log(self, done: int, schedule: Schedule, window: StepEnd, tokens: int, remaining: float) -> None:
@@ -287,6 +175,7 @@ class Trainer:
                 "tokens": tokens,
                 "tokens_per_second": round(speed, 1),
                 "rss_bytes": memory,
+                "peak_bytes": peak_bytes(),
             }
         )
         self.progress.report(
@@ -302,18 +191,21 @@ class Trainer:
             remaining_seconds=remaining,
         )
 
-    def _evaluate(self, evaluate: Callable[[], dict[str, float]], done: int, schedule: Schedule) -> None:
-        metrics = evaluate()
+    def _evaluate(self, metrics: dict[str, float], done: int, schedule: Schedule) -> None:
         say("  held out | " + " | ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         self._append({"step": done, "epoch": round(done / schedule.steps_per_epoch, 4), **metrics})
         self.progress.report({name: float(f"{value:.6g}") for name, value in metrics.items()})
 
     def _append(self, entry: dict[str, Any]) -> None:
+        if not self.team.leads:
+            return
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def _cut_metrics(self, step: int) -> None:
         """Drop the lines of steps that will be done again, and a last line that was cut."""
+        if not self.team.leads:
+            return
         kept = []
         if step and self.metrics_file.exists():
             for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
@@ -325,9 +217,12 @@ class Trainer:
         self.metrics_file.write_text("".join(kept), encoding="utf-8")
 
     def _save(self, step: int, state: Optimisation, random_state: dict[str, Any], totals: StepEnd) -> None:
+        """Save a checkpoint: the first rank writes, all wait."""
         tensors = {**state.tensors(), **random_state}
         values = {"totals": asdict(totals)}
-        save_checkpoint(self.checkpoints, step, tensors, values, keep=self.checkpoint.keep, identity=self.identity)
+        if self.team.leads:
+            save_checkpoint(self.checkpoints, step, tensors, values, keep=self.checkpoint.keep, identity=self.identity)
+        self.team.sum(0.0)
 
     def _random_state(self) -> dict[str, Any]:
         import torch  # noqa: PLC0415
@@ -339,6 +234,9 @@ class Trainer:
         import torch  # noqa: PLC0415
 
         found = load_newest(self.checkpoints, self.identity)
+        steps = [int(step) for (step,) in self.team.gather(found.step if found else 0)]
+        if len(set(steps)) > 1:
+            raise TrainerError(ExitCode.INTERNAL, f"checkpoints: the ranks found different ones, of steps {steps}")
         if found is None:
             return 0, StepEnd()
         state.load(found.tensors, found.step)
@@ -356,7 +254,13 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Return the most memory of this process that was ever in RAM."""
+    """Return the most memory of this process that was ever in RAM, or since it was forgotten."""
     import resource  # noqa: PLC0415 - Unix only
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def forget_peak() -> None:
+    """Let the kernel count the most memory in RAM anew from now on, where it can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -49,8 +49,9 @@ def save_tuned(model: Any, base: Path, out: Path) -> None:
     broken = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
     if broken:
         raise ValueError(f"weights: found {len(broken)} tensors with what is not a number, such as {broken[0]}")
-    # Training does without the cache.
-    model.config.use_cache = AutoConfig.from_pretrained(base, local_files_only=True).use_cache
+    # Training does without the cache, where there is one.
+    if hasattr(config := AutoConfig.from_pretrained(base, local_files_only=True), "use_cache"):
+        model.config.use_cache = config.use_cache
     model.config.dtype = torch.float32
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 class Head(Protocol):
     """One file a kind of model. Each part reads what the ones before it have found out, and keeps its own in `run`."""
+
+    generates: bool
+    """Whether it is a language model, whose loss reaches all of its parameters."""
 
     def check_model(self, run: Run, model: ModelFolder) -> None:
         """Refuse a model that it cannot train or export, by its files: before torch is imported.
@@ -36,6 +39,15 @@ class Head(Protocol):
 
     def pass_tokens(self, run: Run) -> int | None:
         """Return the tokens that a packed forward pass is bounded to, or None."""
+        ...
+
+    def before_training(self, run: Run, identity: Mapping[str, str]) -> None:
+        """Find out what the loss needs of the model as it is before the first step; called in every attempt.
+
+        Args:
+            run: prepared; nothing is loaded from a checkpoint yet.
+            identity: what must be the same for what an earlier attempt has kept to hold.
+        """
         ...
 
     def loss(self, run: Run) -> Callable[[Batch], Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strop_trainer import evaluation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from strop_trainer.methods import LoadedModel
     from strop_trainer.run import Run
     from strop_trainer.sources.model_folder import ModelFolder
-    from strop_trainer.tasks.base import Example, Question
+    from strop_trainer.tasks.base import Encoded, Example, Question
 
 RELOADED_BATCHES = 4
 RELOADED_TOLERANCE = 0.01
@@ -28,6 +29,11 @@ RELOADED_TOLERANCE = 0.01
 
 class CausalHead:
     """The next token: chat and whatever else is learnt and answered as text."""
+
+    unit = "sequences"
+    """What an example is, in words."""
+
+    generates = True
 
     def check_model(self, run: Run, model: ModelFolder) -> None:
         """Refuse a model that ONNX cannot carry, where ONNX is asked for."""
@@ -45,10 +51,8 @@ class CausalHead:
         hyperparameters = plan.hyperparameters
         methods.check_architecture(run.model.model_type, run.model.architecture)
         tokenizer = methods.load_tokenizer(run.model.path)
-        run.encoded = run.task.encode(run.dataset.train, tokenizer, hyperparameters.max_length)
-        held = run.task.encode(
-            run.dataset.validation[: plan.evaluation.max_rows], tokenizer, hyperparameters.max_length
-        )
+        run.encoded = self.encode(run, run.dataset.train, tokenizer)
+        held = self.encode(run, run.dataset.validation[: plan.evaluation.max_rows], tokenizer)
         asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
         run.questions = run.task.questions(run.dataset.validation, tokenizer, hyperparameters.max_length, asked)
         if not run.questions and (plan.evaluation.generate_rows or plan.artifact.onnx):
@@ -63,7 +67,15 @@ class CausalHead:
             held.examples, hyperparameters.micro_batch_size, packed=run.packed, tokens=self.pass_tokens(run)
         )
         run.held_out = [self.make_batch(run, group) for group in groups]
-        _describe(run, self.pass_tokens(run))
+        _describe(run, self.pass_tokens(run), self.unit)
+
+    def encode(self, run: Run, rows: Sequence[bytes], tokenizer: Any) -> Encoded:
+        """Return rows as tokens.
+
+        Raises:
+            TrainerError: some cannot be learnt from (exit 65).
+        """
+        return run.task.encode(rows, tokenizer, run.plan.training.hyperparameters.max_length)
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
         """Return one forward pass over rows, packed or padded."""
@@ -74,6 +86,9 @@ class CausalHead:
     def pass_tokens(self, run: Run) -> int | None:
         """Return the tokens that a packed forward pass is bounded to, or None."""
         return CPU_PASS_TOKENS if run.loaded.model.device.type == "cpu" else None
+
+    def before_training(self, run: Run, identity: Mapping[str, str]) -> None:
+        """Do nothing: the loss goes by the rows alone."""
 
     def loss(self, run: Run) -> Callable[[Batch], Any]:
         """Return the cross-entropy of the target tokens, in nats."""
@@ -90,14 +105,22 @@ class CausalHead:
         return loss
 
     def held_out_metrics(self, run: Run) -> dict[str, float]:
-        """Return eval_loss, perplexity and token_accuracy."""
-        return evaluation.held_out_metrics(run.loaded.model, run.held_out)
+        """Measure the model as it is now; consumes no randomness."""
+        return self.measure(run, run.loaded.model)
+
+    def measure(self, run: Run, model: Any) -> dict[str, float]:
+        """Return eval_loss, perplexity and token_accuracy of a model on the held-out rows."""
+        return evaluation.held_out_metrics(model, run.held_out)
+
+    def measure_merged(self, run: Run, merged: Any) -> dict[str, float]:
+        """Return the same of the merged model, whose base is not quantized; it is not trained any more."""
+        return self.measure(run, merged)
 
     def evaluate(self, run: Run) -> None:
         """Measure the loss, and let both models answer some of the held-out rows."""
         asked = run.questions[: run.plan.training.evaluation.generate_rows]
         with run.loaded.as_base() as base:
-            run.metrics_base = evaluation.held_out_metrics(base, run.held_out)
+            run.metrics_base = self.measure(run, base)
             before = _answers(run, base, asked)
         run.metrics_tuned = self.held_out_metrics(run)
         after = _answers(run, run.loaded.model, asked)
@@ -112,14 +135,14 @@ class CausalHead:
     def export(self, run: Run) -> None:
         """Write the adapter, fold it into the base model and build the ONNX folders."""
         artifact, template = run.plan.training.artifact, run.loaded.tokenizer.chat_template
-        _save(run)
+        _save(run, partial(self.measure_merged, run))
         keep_template(template, run.artifact("merged"))
         give_back_freed_memory()
         if not artifact.onnx:
             return
         from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
 
-        export_each(run, export_onnx)
+        export_each(run, run.plan.training.artifact.onnx, export_onnx)
 
     def prove(self, run: Run) -> None:
         """Compare logits, tokens and answers."""
@@ -133,8 +156,13 @@ class CausalHead:
         )
 
 
-def _save(run: Run) -> None:
-    """Write what was learnt, and the merged model where it is needed; drops the loaded model."""
+def _save(run: Run, measure: Callable[[Any], dict[str, float]]) -> None:
+    """Write what was learnt, and the merged model where it is needed; drops the loaded model.
+
+    Args:
+        run: after training.
+        measure: merged model → its metrics on the held-out rows.
+    """
     from strop_trainer.export.merge import merge_adapter, save_tuned  # noqa: PLC0415 - seconds
 
     loaded, artifact, adapter = run.loaded, run.plan.training.artifact, run.artifact("adapter")
@@ -155,16 +183,16 @@ def _save(run: Run) -> None:
         out = run.artifact("merged") if artifact.onnx or artifact.merged else None
         merged = merge_adapter(run.model.path, adapter, out)
     if moved:
-        _measure_merged(run, merged)
+        _measure_merged(run, merged, measure)
 
 
-def _measure_merged(run: Run, merged: Any) -> None:
+def _measure_merged(run: Run, merged: Any, measure: Callable[[Any], dict[str, float]]) -> None:
     """Measure the model that is published, and hold it to the job's gates as well."""
     from strop_trainer.batches import ATTENTION  # noqa: PLC0415
 
     if run.packed:
         merged.set_attn_implementation(ATTENTION)
-    found = evaluation.held_out_metrics(merged, run.held_out)
+    found = measure(merged)
     trained = run.metrics_tuned["eval_loss"]
     run.metrics_tuned["eval_loss_merged"] = found["eval_loss"]
     say(f"  merged into the base model as it is: eval_loss {found['eval_loss']:.4f}, as trained {trained:.4f}")
@@ -255,21 +283,22 @@ def _choose_packing(run: Run) -> None:
         base.set_attn_implementation("sdpa")
 
 
-def _describe(run: Run, pass_tokens: int | None) -> None:
-    """Print every number that was derived."""
-    from strop_trainer.training import Schedule, resident_bytes  # noqa: PLC0415
+def _describe(run: Run, pass_tokens: int | None, unit: str) -> None:
+    """Print every number that was derived; `unit` is what an example is, in words."""
+    from strop_trainer.schedule import Schedule  # noqa: PLC0415
+    from strop_trainer.training import resident_bytes  # noqa: PLC0415
 
     plan, encoded, loaded = run.plan.training.hyperparameters, run.encoded, run.loaded
     schedule = Schedule.of(plan, len(encoded.examples))
     per_step = encoded.tokens / len(encoded.examples) * plan.effective_batch_size
     say(
-        f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} sequences, {encoded.target_tokens:,} "
+        f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} {unit}, {encoded.target_tokens:,} "
         f"({encoded.target_tokens / encoded.tokens:.0%}) of them learnt"
     )
     if encoded.truncated:
-        say(f"  note: {encoded.truncated} sequences are longer than {plan.max_length} tokens and lose their end")
+        say(f"  note: {encoded.truncated} {unit} are longer than {plan.max_length} tokens and lose their end")
     if encoded.dropped:
-        say(f"  note: {encoded.dropped} sequences have nothing left to learn and are left out")
+        say(f"  note: {encoded.dropped} {unit} have nothing left to learn and are left out")
     say(
         f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
         f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
+from strop_trainer.tasks.by_model import BY_MODEL
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
+    from strop_trainer.plan import OnnxPrecision, TrainingPlan
     from strop_trainer.run import Run
     from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Example
@@ -27,9 +29,28 @@ PROVEN_ROWS = 200
 PROVEN_ANSWERS = 8
 
 
+def _precisions(plan: TrainingPlan) -> list[OnnxPrecision]:
+    """Return what an encoder is exported in."""
+    artifact = plan.artifact
+    return artifact.onnx if artifact.onnx_encoder is None else artifact.onnx_encoder
+
+
+def _check_gates(plan: TrainingPlan, names: Sequence[str], where: str) -> None:
+    """Check that the gates name metrics that will be measured.
+
+    Raises:
+        TrainerError: one does not (exit 78).
+    """
+    for bound in ("minimum", "maximum"):
+        for name in getattr(plan.evaluation, bound):
+            if name not in names:
+                raise bad_configuration(f"evaluation.{bound}.{name}: not measured {where}, allowed: {', '.join(names)}")
+
+
 class EncoderHead:
     """Classification of texts and words, and answers that are parts of a text."""
 
+    generates = False
     labels: Labels
     held: list[list[LabelledExample]]
     rows: list[bytes]
@@ -51,8 +72,9 @@ class EncoderHead:
                 f"training.maxLength: found {plan.hyperparameters.max_length}, allowed: up to {limit}, the positions "
                 "that this model has"
             )
-        wrong = [precision for precision in plan.artifact.onnx if precision == "int4"]
-        if wrong:
+        if self.task.name in BY_MODEL:
+            _check_gates(plan, self.task.metrics, "where an encoder marks its answer in the text")
+        if "int4" in _precisions(plan):
             raise bad_configuration(f"output.onnx.precisions: found int4, allowed for {plan.task}: fp32, int8")
 
     def prepare(self, run: Run) -> None:
@@ -66,7 +88,7 @@ class EncoderHead:
         config = json.loads((run.model.path / "config.json").read_bytes())
         tokenizer.model_input_names = encoder_model.input_names(config)
         self.labels, self.pad_id = task.labels(run.dataset.train), int(tokenizer.pad_token_id)
-        self._check_gates(run)
+        _check_gates(plan, task.measured(self.labels), "of these labels")
         run.encoded = task.tokenize(run.dataset.train, tokenizer, hyperparameters.max_length, self.labels)
         self.rows = run.dataset.validation[: plan.evaluation.max_rows]
         held = task.tokenize(self.rows, tokenizer, hyperparameters.max_length, self.labels)
@@ -116,6 +138,9 @@ class EncoderHead:
         del run
         return None
 
+    def before_training(self, run: Run, identity: Mapping[str, str]) -> None:
+        """Do nothing: the loss goes by the rows alone."""
+
     def loss(self, run: Run) -> Callable[[Batch], Any]:
         """Return the task's loss."""
 
@@ -145,17 +170,18 @@ class EncoderHead:
 
     def export(self, run: Run) -> None:
         """Write adapter, merged model and the ONNX folders."""
+        from strop_trainer.export.merge import save_tuned  # noqa: PLC0415
+
         plan, merged = run.plan.training, run.artifact("merged")
         if run.loaded.has_adapter:
             run.loaded.save_adapter(run.artifact("adapter"), plan.model.source.removeprefix("hf://"))
         else:
-            run.loaded.model.save_pretrained(merged)
-            run.loaded.tokenizer.save_pretrained(merged)
+            save_tuned(run.loaded.model, run.model.path, merged)
         with_adapter = run.loaded.has_adapter
         del run.loaded
         run.held_out = []
         give_back_freed_memory()
-        if not plan.artifact.onnx and not plan.artifact.merged:
+        if not _precisions(plan) and not plan.artifact.merged:
             return
         if with_adapter:
             encoder_model.merge_with_head(
@@ -172,6 +198,7 @@ class EncoderHead:
         longest = max((row for part in self.held for row in part), key=lambda row: len(row.input_ids))
         export_each(
             run,
+            _precisions(plan),
             partial(export_encoder, auto_class=self.task.auto_class, outputs=self.task.outputs, example=longest),
         )
 
@@ -225,8 +252,9 @@ class EncoderHead:
     def _outputs(self, run: Run, batch: Batch) -> Outputs:
         import torch  # noqa: PLC0415
 
-        bf16 = run.plan.training.hyperparameters.precision == "bf16"
-        with torch.autocast(run.loaded.model.device.type, torch.bfloat16, enabled=bf16):
+        # A model that is trained in full computes in bf16 by itself.
+        mixed = run.plan.training.hyperparameters.precision == "bf16" and run.loaded.has_adapter
+        with torch.autocast(run.loaded.model.device.type, torch.bfloat16, enabled=mixed):
             found = run.loaded.model(**batch.inputs)
         return tuple(getattr(found, name) for name in self.task.outputs)
 
@@ -250,17 +278,8 @@ class EncoderHead:
         predicted = self.task.predict(outputs, held, self.rows, self.labels)
         return {"eval_loss": loss / count, **self.task.measure(predicted, self.rows, self.labels)}, predicted
 
-    def _check_gates(self, run: Run) -> None:
-        names, plan = self.task.measured(self.labels), run.plan.training.evaluation
-        for bound in ("minimum", "maximum"):
-            for name in getattr(plan, bound):
-                if name not in names:
-                    raise bad_configuration(
-                        f"evaluation.{bound}.{name}: not measured of these labels, allowed: {', '.join(names)}"
-                    )
-
     def _describe(self, run: Run, new: Sequence[str]) -> None:
-        from strop_trainer.training import Schedule  # noqa: PLC0415
+        from strop_trainer.schedule import Schedule  # noqa: PLC0415
 
         plan, encoded, names = run.plan.training.hyperparameters, run.encoded, self.labels.names
         loaded = run.loaded

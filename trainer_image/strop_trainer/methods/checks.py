@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from strop_trainer.errors import bad_configuration
-from strop_trainer.plan import LORA_METHODS, PROMPT_METHODS, MethodType, Precision, TrainingPlan
+from strop_trainer.plan import (
+    LORA_METHODS,
+    PROMPT_METHODS,
+    SHARED_METHODS,
+    STRATEGIES,
+    DistributedPlan,
+    MethodType,
+    Precision,
+    TrainingPlan,
+)
 
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
 INITIALIZATIONS: Final[dict[MethodType, tuple[str, ...]]] = {
@@ -38,10 +47,24 @@ def check_method(plan: TrainingPlan) -> None:
         raise bad_configuration(
             f"training.precision: {hyperparameters.precision} is not supported, allowed: {', '.join(PRECISIONS)}"
         )
-    if distributed.world_size != 1 or distributed.strategy != "none":
+    _check_ranks(method.type, distributed, hyperparameters.effective_batch_size)
+
+
+def _check_ranks(method: MethodType, plan: DistributedPlan, batch: int) -> None:
+    if plan.strategy not in STRATEGIES:
         raise bad_configuration(
-            f"distributed: found {distributed.world_size} ranks, strategy {distributed.strategy}; "
-            "this version trains in one"
+            f"distributed.strategy: {plan.strategy} is not supported, allowed: {', '.join(STRATEGIES)}"
+        )
+    if plan.strategy == "none" and plan.world_size != 1:
+        raise bad_configuration(f"distributed.strategy: found none for {plan.world_size} ranks, allowed: ddp")
+    if plan.world_size > batch:
+        raise bad_configuration(
+            f"training.effectiveBatchSize: found {batch} for {plan.world_size} ranks, allowed: at least a row a rank"
+        )
+    if plan.strategy != "none" and method not in SHARED_METHODS:
+        raise bad_configuration(
+            f"distributed.strategy: found {plan.strategy} for method {method}, allowed: none; other strategies are for "
+            f"{', '.join(SHARED_METHODS)}"
         )
 
 

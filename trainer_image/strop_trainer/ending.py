@@ -1,0 +1,37 @@
+"""How a process of the trainer ends: its last word and its exit code, whatever happens."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from strop_trainer.context import Clock, say
+from strop_trainer.errors import Preempted, explain
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.termination import TerminationMessage
+
+
+def conclude(action: Callable[[], TerminationMessage], clock: Clock) -> tuple[TerminationMessage, ExitCode]:
+    """Carry out what ends with a last word; return that of any other end, too, and the exit code."""
+    try:
+        return action(), ExitCode.OK
+    except Preempted:
+        return preempted(clock.stage), ExitCode.PREEMPTED
+    except Exception as unexpected:  # noqa: BLE001 - the last word must be said, whatever happens
+        error = explain(unexpected)
+        if error.exit_code is ExitCode.INTERNAL:
+            traceback.print_exc()
+        message = TerminationMessage(stage=error.stage or clock.stage, reason=error.reason, message=error.message)
+        return message, error.exit_code
+
+
+def preempted(stage: str) -> TerminationMessage:
+    """Return the last word of a stop that was asked for."""
+    saved = "; it goes on from its newest checkpoint" if stage != "check" else ""
+    return TerminationMessage(stage=stage, reason="Preempted", message=f"stopped in {stage}{saved}")
+
+
+def say_last(message: TerminationMessage, code: ExitCode) -> None:
+    """Write the last word to the log."""
+    where = "" if code is ExitCode.OK else f" in {message.stage}"
+    say(f"\n{message.reason}{where}: {message.message}")

@@ -1,0 +1,185 @@
+"""What changes in an optimizer step, and how ranks that have all of it keep it the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from strop_trainer.batches import Batch
+from strop_trainer.plan import Hyperparameters
+from strop_trainer.schedule import SCHEDULES, Schedule
+
+Loss = Callable[[Batch], Any]
+"""Batch → its loss, summed over its targets, of the model in training mode."""
+
+
+class Optimisation:
+    """Parameters, optimizer and learning rate of one process that has all of them."""
+
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        loss: Loss,
+        plan: Hyperparameters,
+        schedule: Schedule,
+        rates: Mapping[str, float],
+    ) -> None:
+        """Make optimizer and schedule; vectors, such as biases and norms, do not decay.
+
+        Args:
+            parameters: what is trained, by name.
+            loss: of a batch.
+            plan: learning rate, decay and schedule.
+            schedule: steps.
+            rates: name → factor on the learning rate; 1 where there is none.
+        """
+        import torch  # noqa: PLC0415 - seconds
+        from transformers import get_scheduler  # noqa: PLC0415
+
+        members: dict[tuple[float, bool], list[Any]] = {}
+        for name, parameter in parameters.items():
+            members.setdefault((rates.get(name, 1.0), parameter.dim() <= 1), []).append(parameter)
+        groups = [
+            {
+                "params": members[factor, vector],
+                "lr": factor * plan.learning_rate,
+                "weight_decay": 0.0 if vector else plan.weight_decay,
+            }
+            # The plan's own rate first: it is the one that is shown.
+            for factor, vector in sorted(members, key=lambda key: (key[0] != 1.0, key))
+        ]
+        self.parameters, self.loss, self.max_grad_norm = parameters, loss, plan.max_grad_norm
+        self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+        self.scheduler = get_scheduler(
+            SCHEDULES[plan.scheduler],
+            self.optimizer,
+            num_warmup_steps=schedule.warmup_steps,
+            num_training_steps=schedule.total_steps,
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.scheduler.get_last_lr()[0])
+
+    def backward(self, batch: Batch, targets: int, *, counts: bool, last: bool) -> float:
+        """Add the gradient of a forward pass to that of the step; return its loss, summed over its targets.
+
+        Args:
+            batch: the rows.
+            targets: of the whole step, over all ranks, whose mean loss is what is minimised.
+            counts: whether the rows count; a pass that does not is made to keep the ranks together.
+            last: of the step.
+        """
+        del last
+        loss = self.loss(batch)
+        (loss / targets if counts else loss * 0.0).backward()
+        return float(loss.detach()) if counts else 0.0
+
+    def step(self) -> float:
+        """Clip the gradients, take the step, forget the gradients; return their norm before clipping."""
+        import torch  # noqa: PLC0415
+
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.forget_gradients()
+        return float(norm)
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients and their memory."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call what makes forward passes of the model besides the training's; all ranks do."""
+        return function()
+
+    def tensors(self) -> dict[str, Any]:
+        """Return the state as named tensors; all ranks call it, and rank 0 has what is returned."""
+        names = {id(parameter): name for name, parameter in self.parameters.items()}
+        found = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
+        for parameter, moments in self.optimizer.state.items():
+            found |= {f"optimizer.{key}.{names[id(parameter)]}": value for key, value in moments.items()}
+        return found
+
+    def load(self, tensors: dict[str, Any], steps: int) -> None:
+        """Take over the state after a number of steps."""
+        import torch  # noqa: PLC0415
+
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+        for name, parameter in self.parameters.items():
+            keys = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+            if steps:
+                device = parameter.device
+                self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
+        self.set_schedule(steps)
+
+    def set_schedule(self, steps: int) -> None:
+        """Set the learning rates to those after a number of steps."""
+        rules = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        for group, base, rule in rules:
+            group["lr"] = base * rule(steps)
+        self.scheduler.load_state_dict(
+            self.scheduler.state_dict()
+            | {
+                "last_epoch": steps,
+                "_step_count": steps + 1,
+                "_last_lr": [group["lr"] for group in self.optimizer.param_groups],
+            }
+        )
+
+    def end(self) -> None:
+        """Leave the model as a plain one again, as far as it can be."""
+
+
+class DataParallel(Optimisation):
+    """The same on each of several ranks: torch's DistributedDataParallel sums their gradients in the last pass."""
+
+    def __init__(self, *arguments: Any, model: Any, size: int, unused: bool) -> None:
+        """Wrap the model.
+
+        Args:
+            *arguments: as of `Optimisation`.
+            model: that the loss is of.
+            size: number of ranks.
+            unused: whether the loss may not reach some trained parameter.
+        """
+        from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 - seconds
+
+        super().__init__(*arguments)
+        self.size = size
+        self.wrapped = DistributedDataParallel(
+            as_module(model, self.loss),
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=unused,
+        )
+
+    def backward(self, batch: Batch, targets: int, *, counts: bool, last: bool) -> float:
+        """As of one process; the gradients of all ranks are averaged, so that each is of targets / ranks."""
+        with nullcontext() if last else self.wrapped.no_sync():
+            loss = self.wrapped(batch)
+            (loss / (targets / self.size) if counts else loss * 0.0).backward()
+        return float(loss.detach()) if counts else 0.0
+
+    def end(self) -> None:
+        """Take the model out of the wrapper."""
+        del self.wrapped
+
+
+def as_module(model: Any, loss: Loss) -> Any:
+    """Return a module that calls a loss of the model, for wrappers that take over a module's forward pass."""
+    import torch  # noqa: PLC0415
+
+    class Called(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: Batch) -> Any:
+            return loss(batch)
+
+    return Called()

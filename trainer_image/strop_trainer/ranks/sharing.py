@@ -1,0 +1,22 @@
+"""Which way the ranks of a run share the model's state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from strop_trainer.optimisation import DataParallel, Optimisation
+
+if TYPE_CHECKING:
+    from strop_trainer.run import Run
+    from strop_trainer.schedule import Schedule
+
+
+def optimisation_of(run: Run, schedule: Schedule) -> Optimisation:
+    """Return what changes in a step of a run, shared as the plan says."""
+    loaded, plan = run.loaded, run.plan.training
+    arguments = (loaded.trainable, run.head.loss(run), plan.hyperparameters, schedule, loaded.rates)
+    if run.team.size == 1:
+        return Optimisation(*arguments)
+    # Encoders have parts, such as a pooler, that not every head reads.
+    unused = not loaded.has_adapter and not run.head.generates
+    return DataParallel(*arguments, model=loaded.model, size=run.team.size, unused=unused)
