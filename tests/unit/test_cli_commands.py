@@ -169,6 +169,27 @@ def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Pat
     assert "Traceback" not in answer.err
 
 
+def test_validate_data_reads_questions_as_the_model_will(strop: Strop, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path)
+    asked = '{"question": "Who?", "context": "He said that he is.", "answer": "he"}\n'
+    twice = asked.replace('"he"', '"is"') + asked.replace("that he", "and he")
+    file = write(tmp_path / "job.yaml", manifest_of(task="question-answering"), config_map(train__jsonl=twice * 3))
+    command = ("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert "rows to learn from" in strop(*command).out
+    (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    answer = strop(*command)
+    assert answer.code == 65
+    assert "line 2: answer: 'he' is 2 times in the context, expected once, or answer_start" in answer.err
+
+    source = "hf://owner/model"
+    remote = write(
+        tmp_path / "job.yaml",
+        manifest_of(task="question-answering", model__source=source),
+        config_map(train__jsonl=twice * 3),
+    )
+    assert f"read as for a language model, as {source} is not here to tell" in strop("validate", "--data", remote).out
+
+
 def test_validate_data_says_what_it_did_not_check(strop: Strop, tmp_path: Path) -> None:
     model_folder(tmp_path)
     source = {"source": "hf://datasets/owner/name/rows.jsonl"}

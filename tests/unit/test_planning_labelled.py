@@ -26,6 +26,16 @@ def test_full_fine_tuning_takes_berts_rate() -> None:
     assert plan.hyperparameters.learning_rate == 3e-5
 
 
+def test_questions_leave_the_precisions_to_the_kind_of_model_unless_they_are_named() -> None:
+    left_out = plan_of(task="question-answering", model__source="pvc://models/bert").artifact
+    assert (left_out.onnx, left_out.onnx_encoder) == (["fp32", "int4"], ["fp32", "int8"])
+    named = plan_of(task="question-answering", output__onnx={"precisions": ["int4"]}).artifact
+    assert (named.onnx, named.onnx_encoder) == (["int4"], None)
+    off = plan_of(task="question-answering", output__onnx={"enabled": False}).artifact
+    assert (off.onnx, off.onnx_encoder) == ([], None)
+    assert plan_of(task="chat").artifact.onnx_encoder is None
+
+
 def test_questions_to_an_unknown_model_are_as_long_as_squads() -> None:
     assert plan_of(task="question-answering", model__source="pvc://models/bert").hyperparameters.max_length == 384
     known = plan_of(task="question-answering", model__source="hf://HuggingFaceTB/SmolLM2-135M")

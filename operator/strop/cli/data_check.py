@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from strop.cli.errors import CliError
 from strop.cli.workspace import Workspace
 from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError
-from strop_trainer.plan import DataFile, Plan
+from strop_trainer.plan import DataFile, ModelSource, Plan
 from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
-from strop_trainer.sources.model_folder import check_model_folder
+from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
+from strop_trainer.tasks.by_model import BY_MODEL, task_for
 
 _ARCHIVES: Final = (".tar.gz", ".tgz")
 
@@ -42,7 +44,14 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
     remote = [file.source for file in (*dataset.train, *dataset.validation) if not is_local(file.source)]
     if remote:
         return f"rows not checked: {', '.join(remote)} would have to be fetched"
-    rows = task_named(training.task).read(
+    task, note = task_named(training.task), ""
+    if task.name in BY_MODEL and _is_here(training.model):
+        # A folder that is wrong is told by the other check.
+        with suppress(TrainerError):
+            task = task_for(task, _model(plan, settings))
+    elif task.name in BY_MODEL:
+        note = f"read as for a language model, as {training.model.source} is not here to tell"
+    rows = task.read(
         _files(dataset.train, settings),
         _files(dataset.validation, settings),
         dataset,
@@ -58,7 +67,8 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
         )
         if count
     ]
-    return "; ".join([f"{found.train_rows} rows to learn from, {found.validation_rows} held out", *notes])
+    counts = f"{found.train_rows} rows to learn from, {found.validation_rows} held out"
+    return "; ".join([counts, *notes, *([note] if note else [])])
 
 
 def _check_model(plan: Plan, settings: Settings) -> str:
@@ -67,9 +77,17 @@ def _check_model(plan: Plan, settings: Settings) -> str:
         return f"model not checked: {model.source} would have to be fetched"
     if model.source.endswith(_ARCHIVES):
         return f"model not checked: {model.source} would have to be unpacked"
-    chat = task_named(plan.training.task).needs_chat_template
-    found = check_model_folder(fetch_model(model, settings), model.source, chat=chat)
+    found = _model(plan, settings)
     return f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"
+
+
+def _is_here(model: ModelSource) -> bool:
+    return is_local(model.source) and not model.source.endswith(_ARCHIVES)
+
+
+def _model(plan: Plan, settings: Settings) -> ModelFolder:
+    model, task = plan.training.model, task_named(plan.training.task)
+    return check_model_folder(fetch_model(model, settings), model.source, chat=task.needs_chat_template)
 
 
 def _files(sources: list[DataFile], settings: Settings) -> list[RowFile]:

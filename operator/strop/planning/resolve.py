@@ -18,6 +18,7 @@ from strop.api.finetunejob import (
 from strop.planning.chooser import Chooser
 from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
+from strop.planning.labelled import ANSWER_ONNX
 from strop.planning.labelled import ONNX as LABEL_ONNX
 from strop.planning.memory import estimate_memory, host_bytes, work_volume_bytes
 from strop.planning.methods import resolve_method
@@ -102,7 +103,7 @@ def _files(sources: Iterable[DataSource]) -> list[DataFile]:
 
 def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
     output = spec.output or OutputSpec()
-    onnx = output.onnx
+    onnx, encoder = output.onnx, None
     if onnx is None and spec.method.type in PROMPT_METHODS:
         chooser.choose(
             "output.onnx.enabled",
@@ -115,11 +116,13 @@ def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
         precisions, why = LABEL_ONNX
         onnx = OnnxSpec(precisions=chooser.choose("output.onnx.precisions", None, precisions, why))
     elif onnx is None:
-        onnx = OnnxSpec()
-        chooser.choose(
-            "output.onnx.precisions", None, list(onnx.precisions), "fp32 is exact, int4 is small and fast on CPUs"
-        )
-    return ArtifactPlan(onnx=list(onnx.precisions) if onnx.enabled else [], merged=output.merged)
+        onnx, why = OnnxSpec(), "fp32 is exact, int4 is small and fast on CPUs"
+        if spec.task == "question-answering":
+            encoder, of_encoders = ANSWER_ONNX
+            why = f"{why}; {', '.join(encoder)} {of_encoders}"
+        chooser.choose("output.onnx.precisions", None, list(onnx.precisions), why)
+    precisions = list(onnx.precisions) if onnx.enabled else []
+    return ArtifactPlan(onnx=precisions, onnx_encoder=encoder, merged=output.merged)
 
 
 def _placement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from strop_trainer.run import Run
 
 
-def export_each(run: Run, build: Callable[[Path, Path, OnnxPrecision], None]) -> None:
-    """Build a folder for each precision of the plan, from the merged model, and note it in `run.exports`.
+def export_each(
+    run: Run, precisions: Sequence[OnnxPrecision], build: Callable[[Path, Path, OnnxPrecision], None]
+) -> None:
+    """Build a folder for each precision, from the merged model, and note it in `run.exports`.
 
     Args:
         run: with its merged model written.
+        precisions: those of the plan.
         build: merged model, folder to make, precision.
     """
-    for position, precision in enumerate(run.plan.training.artifact.onnx):
+    for position, precision in enumerate(precisions):
         begin = time.monotonic()
         folder = run.artifact("onnx" if position == 0 else f"onnx-{precision}")
         build(run.artifact("merged"), folder, precision)

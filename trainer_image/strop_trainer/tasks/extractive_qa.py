@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from strop_trainer.errors import bad_data
-from strop_trainer.plan import METRICS, DatasetPlan
+from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
 from strop_trainer.tasks.fields import field_of, list_of, shown, text_of
@@ -43,7 +43,7 @@ class ExtractiveQaTask(LabelledBase):
     """A question and a context in which the answer is found, or none."""
 
     name: Literal["question-answering"] = "question-answering"
-    metrics = METRICS["question-answering"].names
+    metrics = MEASURED
     auto_class = "AutoModelForQuestionAnswering"
     peft_type = "QUESTION_ANS"
     outputs = ("start_logits", "end_logits")

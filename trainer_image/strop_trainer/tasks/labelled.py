@@ -69,6 +69,11 @@ class LabelledTask(Protocol):
         ...
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of its metrics, whatever the labels are."""
+        ...
+
+    @property
     def auto_class(self) -> str:
         """The class of transformers that loads a model for it."""
         ...
