@@ -171,8 +171,8 @@ def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Pat
 
 def test_validate_data_reads_questions_as_the_model_will(strop: Strop, tmp_path: Path) -> None:
     folder = model_folder(tmp_path)
-    asked = '{"question": "Who?", "context": "He said that he is.", "answer": "he"}\n'
-    twice = asked.replace('"he"', '"is"') + asked.replace("that he", "and he")
+    asked = '{"question": "Who?", "context": "he said that he is", "answer": "he"}\n'
+    twice = asked.replace('"he"', '"is"') + asked
     file = write(tmp_path / "job.yaml", manifest_of(task="question-answering"), config_map(train__jsonl=twice * 3))
     command = ("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
     assert "rows to learn from" in strop(*command).out
