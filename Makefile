@@ -88,7 +88,7 @@ cluster: images ## Two real nodes, our images, the chart, a job to its end
 
 .PHONY: fault
 fault: programs env ## What breaks, and what then happens
-	$(PYTEST) tests/fault
+	$(PYTEST) -n 2 tests/fault
 
 .PHONY: gpu
 gpu: env ## The trainer on a real accelerator of this machine; not part of `make test`
