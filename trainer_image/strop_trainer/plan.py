@@ -34,6 +34,13 @@ MethodType = Literal["full", "lora", "qlora", "dora", "ia3", "prompt-tuning", "p
 LORA_METHODS: Final[tuple[MethodType, ...]] = ("lora", "qlora", "dora")
 PROMPT_METHODS: Final[tuple[MethodType, ...]] = ("prompt-tuning", "prefix-tuning", "p-tuning")
 """Methods that put trainable tokens in front of each row."""
+Initialization = Literal["default", "pissa", "olora", "loftq"]
+INITIALIZATIONS: Final[Mapping[MethodType, tuple[Initialization, ...]]] = {
+    "lora": ("default", "pissa", "olora"),
+    "qlora": ("default", "loftq"),
+    "dora": ("default",),
+}
+"""Method → how its adapter may start."""
 LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
 """Tasks whose model puts out labels, and is given a new head for them."""
 LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
@@ -131,7 +138,7 @@ class LoraPlan(PlanModel):
     target_modules: list[str] | Literal["all-linear"]
     modules_to_save: list[str] = []
     use_rslora: bool = False
-    initialization: Literal["default", "pissa", "olora", "loftq"] = "default"
+    initialization: Initialization = "default"
     plus_ratio: float | None = None
     """Learning rate of B over that of A (LoRA+, Hayou et al. 2024); None: the same."""
 

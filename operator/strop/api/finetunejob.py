@@ -32,12 +32,14 @@ from strop.api.base import (
 )
 from strop.api.forms import Form, data_source_hint, model_source_hint, name_hint, size_hint
 from strop_trainer.plan import (
+    INITIALIZATIONS,
     LABEL_METHODS,
     LABEL_TASKS,
     LORA_METHODS,
     METRICS,
     PROMPT_METHODS,
     DistributedStrategy,
+    Initialization,
     MethodType,
     OnnxPrecision,
     Task,
@@ -80,6 +82,10 @@ SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 """Field of the spec → the values of its enumeration that this version can do."""
 
 """Methods that put trainable tokens in front of each row."""
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
 
 def _has_dots(source: str) -> bool:
@@ -230,7 +236,7 @@ class LoraSpec(ApiModel):
         default=None, description="Further modules that are trained in full and saved beside the adapter."
     )
     use_rslora: bool = Field(default=False, description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA).")
-    initialization: Literal["default", "pissa", "olora", "loftq"] = Field(
+    initialization: Initialization = Field(
         default="default",
         description="How the adapter starts: default at no effect; pissa and olora (type lora) at the principal part "
         "of the weights, loftq (type qlora) at what quantization has lost. The published adapter fits the base model "
@@ -247,6 +253,17 @@ class PromptSpec(ApiModel):
 
     virtual_tokens: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="Trainable tokens in front of each prompt. Left out: 20."
+    )
+
+
+def _start_rule(starts: tuple[Initialization, ...], why: str) -> Rule:
+    """Return the rule that an adapter starts in these ways with the one method that has them."""
+    (method,) = (method for method, allowed in INITIALIZATIONS.items() if set(starts) <= set(allowed))
+    return Rule(
+        f"!has(self.lora) || !(self.lora.initialization in {_quoted(starts)}) || self.type == '{method}'",
+        f"{' and '.join(starts)} {'are' if len(starts) > 1 else 'is'} for type {method}: {why}",
+        ".lora.initialization",
+        check=lambda self: self.lora is None or self.lora.initialization not in starts or self.type == method,
     )
 
 
@@ -268,21 +285,10 @@ class MethodSpec(ApiModel):
             "FieldValueForbidden",
             lambda self: self.prompt is None or self.type in PROMPT_METHODS,
         ),
-        Rule(
-            "!has(self.lora) || !(self.lora.initialization in ['pissa', 'olora']) || self.type == 'lora'",
-            "pissa and olora are for type lora: they take their part out of weights that are neither quantized nor "
-            "decomposed",
-            ".lora.initialization",
-            check=lambda self: (
-                self.lora is None or self.lora.initialization not in ("pissa", "olora") or self.type == "lora"
-            ),
+        _start_rule(
+            ("pissa", "olora"), "they take their part out of weights that are neither quantized nor decomposed"
         ),
-        Rule(
-            "!has(self.lora) || self.lora.initialization != 'loftq' || self.type == 'qlora'",
-            "loftq is for type qlora: it makes up for what quantization loses",
-            ".lora.initialization",
-            check=lambda self: self.lora is None or self.lora.initialization != "loftq" or self.type == "qlora",
-        ),
+        _start_rule(("loftq",), "it makes up for what quantization loses"),
     )
 
     type: MethodType = Field(
@@ -513,10 +519,6 @@ class OutputSpec(ApiModel):
     aliases: Annotated[list[Alias], Field(max_length=8)] | None = Field(
         default=None, description="Names in the index that point at the new version, beside latest."
     )
-
-
-def _quoted(names: tuple[str, ...]) -> str:
-    return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
 
 def _one_process(self: FineTuneJobSpec) -> bool:

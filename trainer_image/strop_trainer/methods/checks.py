@@ -6,6 +6,7 @@ from typing import Final
 
 from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import (
+    INITIALIZATIONS,
     LORA_METHODS,
     PROMPT_METHODS,
     SHARED_METHODS,
@@ -17,11 +18,6 @@ from strop_trainer.plan import (
 )
 
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
-INITIALIZATIONS: Final[dict[MethodType, tuple[str, ...]]] = {
-    "lora": ("default", "pissa", "olora"),
-    "qlora": ("default", "loftq"),
-    "dora": ("default",),
-}
 
 
 def check_method(plan: TrainingPlan) -> None:
