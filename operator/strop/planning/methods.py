@@ -89,7 +89,7 @@ def _lora(lora: LoraSpec, chooser: Chooser) -> LoraPlan:
         "method.lora.dropout",
         lora.dropout,
         0.0,
-        "each adapted layer would keep a second copy of its input; a few passes do well without (LoRA Without Regret)",
+        "a few passes do well without (LoRA Without Regret), and its masks take time in each adapted layer",
     )
     if lora.target_modules is None:
         chooser.choose(
