@@ -51,6 +51,7 @@ class Optimisation:
         ]
         self.parameters, self.loss, self.max_grad_norm = parameters, loss, plan.max_grad_norm
         self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, fused=True)
+        # As TRL's: a warm-up rises from 0, so that its first step fills Adam's moments and moves nothing.
         self.scheduler = get_scheduler(
             SCHEDULES[plan.scheduler],
             self.optimizer,
