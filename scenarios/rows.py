@@ -165,14 +165,14 @@ def plain_tune(text: str) -> str:
 
 
 SOURCES: Final = {
-    "python-reference.jsonl": (reference, 24, 8),
+    "python-reference.jsonl": (reference, 20, 8),
     "topics.jsonl": (topics, 320, 80),
-    "topics-in-words.jsonl": (topics_in_words, 240, 60),
+    "topics-in-words.jsonl": (topics_in_words, 160, 40),
     "names.jsonl": (names, 400, 100),
-    "translation.csv": (translation, 240, 40),
-    "questions.jsonl": (questions, 200, 60),
-    "talk.jsonl": (talk, 240, 60),
-    "tunes.jsonl": (tunes, 40, 12),
+    "translation.csv": (translation, 160, 40),
+    "questions.jsonl": (questions, 160, 52),
+    "talk.jsonl": (talk, 160, 40),
+    "tunes.jsonl": (tunes, 32, 10),
 }
 """File → what makes its rows, how many are trained on and how many held out, at most."""
 
