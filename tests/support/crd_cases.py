@@ -87,7 +87,7 @@ FULL: dict[str, Document] = {
             "output": {
                 "model": "answers",
                 "claim": {"name": "models"},
-                "onnx": {"enabled": True, "precisions": ["fp32", "int4"]},
+                "onnx": {"enabled": True, "precisions": ["fp32", "int4"], "form": "merged"},
                 "merged": True,
                 "aliases": ["candidate"],
             },
@@ -430,6 +430,7 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         {"minItems": [], "maxItems": ["fp32", "int8", "int4", "fp32"]},
     ),
     "spec.output.onnx.precisions[]": (("fp32", "int8"), {"enum": "fp16"}),
+    "spec.output.onnx.form": (("merged",), {"enum": "folded"}),
     "spec.output.aliases": (([], [f"alias{n}" for n in range(8)]), {"maxItems": [f"alias{n}" for n in range(9)]}),
     "spec.output.aliases[]": _Values.alias,
     "spec.credentials.name": _Values.name,
@@ -570,6 +571,11 @@ def _method(name: str, **options: Any) -> Mapping[str, Any]:
 def _task(name: str) -> dict[str, Any]:
     """A task, and what must be left out of the full document beside it."""
     return {"spec.task": name, **({"spec.output": ABSENT} if name in LABEL_TASKS else {})}
+
+
+def _form(form: str, *precisions: str) -> dict[str, Any]:
+    """An ONNX export of some form."""
+    return {"spec.output": {"onnx": {"form": form, "precisions": list(precisions or ("fp32",))}}}
 
 
 def _labels(task: Task) -> tuple[RuleCase, ...]:
@@ -901,6 +907,47 @@ RULES: tuple[RuleCase, ...] = (
     RuleCase(
         "FineTuneJob",
         "spec",
+        ".output.onnx.form",
+        "merged, but for lora and qlora",
+        (_method("qlora") | _form("both"), _method("lora") | _form("adapter"), _method("dora") | _form("merged")),
+        (_method("dora") | _form("adapter"), _method("full") | _form("both"), _method("ia3") | _form("adapter")),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".output.onnx.form",
+        "merged for text-classification",
+        (_method("lora") | _form("adapter"),),
+        tuple(
+            _method("lora") | {"spec.task": task, "spec.evaluation": ABSENT} | _form("adapter", "int8")
+            for task in LABEL_TASKS
+        ),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".output.onnx.form",
+        "merged with method.lora.modulesToSave",
+        (
+            _method("lora", lora={"modulesToSave": []}) | _form("adapter"),
+            _method("lora", lora={"modulesToSave": ["norm"]}) | _form("merged"),
+        ),
+        (_method("lora", lora={"modulesToSave": ["norm"]}) | _form("adapter"),),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".output.onnx.form",
+        "merged, or of method.lora.targetModules only",
+        (
+            _method("lora", lora={"targetModules": ["q_proj", "gate_up_proj"]}) | _form("adapter"),
+            _method("lora", lora={"targetModules": ["lm_head"]}) | _form("merged"),
+        ),
+        (_method("lora", lora={"targetModules": ["q_proj", "lm_head"]}) | _form("both"),),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
         ".output.onnx",
         "ONNX cannot carry the tokens",
         (
@@ -1083,6 +1130,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "spec.checkpoint.keep": 2,
         "spec.output.onnx.enabled": True,
         "spec.output.onnx.precisions": ["fp32", "int4"],
+        "spec.output.onnx.form": "merged",
         "spec.output.merged": False,
         "spec.suspend": False,
         "spec.backoffLimit": 3,

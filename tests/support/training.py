@@ -73,6 +73,7 @@ class Surroundings:
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
+    uid: str = "11111111-2222-3333-4444-555555555555"
 
     def __post_init__(self) -> None:
         """Make the folders."""
@@ -112,7 +113,7 @@ class Surroundings:
             "STROP_REGISTRY": str(self.registry),
             "STROP_WORK": str(self.work),
             "STROP_TERMINATION_LOG": str(self.root / "termination"),
-            "STROP_JOB_UID": "11111111-2222-3333-4444-555555555555",
+            "STROP_JOB_UID": self.uid,
             "STROP_THREADS": "1",
             **self.environment,
         }

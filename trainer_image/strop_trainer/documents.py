@@ -135,12 +135,26 @@ class ProofEntry(PlanModel):
     answers: list[AnswerDocument]
 
 
+class AdapterProof(PlanModel):
+    """The saved adapter, loaded again onto the base model, against the model that was trained."""
+
+    passed: bool
+    logit_difference: float | None
+    """Norm of the difference over the norm of the logits, the largest of any pass; null where it is no number."""
+    limit: float
+    passes: int
+    """Forward passes over held-out rows that were compared."""
+
+
 class ProofDocument(PlanModel):
     """proof.json: each export against PyTorch in fp32, on held-out rows."""
 
     schema_: Literal["strop.dev/proof/v1alpha1"] = Field(default="strop.dev/proof/v1alpha1", alias="schema")
     limits: ProofPlan
     results: list[ProofEntry]
+    adapter: AdapterProof | None = None
+    """Absent without an adapter, and where it was trained on another base than it is published for: there,
+    `eval_loss_merged` among the metrics tells what the published one does."""
 
 
 DOCUMENTS: dict[str, type[BaseModel]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -99,9 +99,9 @@ def dump_manifest(manifest: Manifest) -> bytes:
     return (manifest.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
-def compare(version: Path, manifest: Manifest) -> list[str]:
-    """Return what differs between a folder and its manifest, one sentence each."""
-    expected = {entry.path: entry for entry in manifest.files}
+def compare(version: Path, files: Sequence[FileEntry]) -> list[str]:
+    """Return what differs between a folder and its manifest's files, one sentence each."""
+    expected = {entry.path: entry for entry in files}
     found = dict(walk(version))
     found.pop(NAME, None)
     problems = [f"{path}: missing" for path in sorted(expected.keys() - found.keys())]

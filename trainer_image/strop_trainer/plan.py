@@ -41,12 +41,19 @@ INITIALIZATIONS: Final[Mapping[MethodType, tuple[Initialization, ...]]] = {
     "dora": ("default",),
 }
 """Method → how its adapter may start."""
+ONNX_ADAPTER_METHODS: Final[tuple[MethodType, ...]] = ("lora", "qlora")
+"""Methods whose adapter a base graph has inputs for."""
+ONNX_ADAPTER_MODULES: Final = (
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
+)  # fmt: skip
+"""Layers that a base graph has inputs for."""
 LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
 """Tasks whose model puts out labels, and is given a new head for them."""
 LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
 """Methods that go with a new head."""
 Precision = Literal["fp32", "bf16", "fp16"]
 OnnxPrecision = Literal["fp32", "int8", "int4"]
+OnnxForm = Literal["merged", "adapter", "both"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]
 STRATEGIES: Final[tuple[DistributedStrategy, ...]] = ("none", "ddp")
 """What this version can do of them."""
@@ -248,6 +255,9 @@ class ArtifactPlan(PlanModel):
     """Precisions; the first is the default that consumers load. Empty publishes the adapter alone."""
     onnx_encoder: list[OnnxPrecision] | None = None
     """The same where an encoder marks its answer in the text; what a model is, its folder tells. None: as `onnx`."""
+    onnx_form: Literal["adapter", "both"] | None = None
+    """None: the adapter is folded into the model; adapter: it is a file of its own, for a base graph that it shares
+    with the adapters of other jobs; both."""
     merged: bool = False
     """Also publish the merged model as safetensors."""
     proof: ProofPlan = ProofPlan()

@@ -44,6 +44,24 @@ class ProofRow:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """An adapter file, in its folder of the version, and the base graphs that it is for."""
+
+    adapter: Path
+    bases: Mapping[OnnxPrecision, Path]
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What is run, under the name of its folder in the version."""
+
+    artifact: str
+    precision: OnnxPrecision
+    folder: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """One prompt, answered freely by both."""
 
@@ -182,6 +200,8 @@ def prove(
     rows: Sequence[ProofRow],
     limits: ProofPlan,
     max_new_tokens: int,
+    *,
+    adapted: Adapted | None = None,
 ) -> list[ProofResult]:
     """Run PyTorch in fp32 and each export on the same held-out rows, and compare.
 
@@ -193,6 +213,7 @@ def prove(
         rows: held-out rows; the first `limits.rows` are used.
         limits: what must be reached.
         max_new_tokens: length of a free answer at most.
+        adapted: the adapter on base graphs, held to the merged model as well.
 
     Raises:
         ValueError: there is no row with an answer to compare.
@@ -210,31 +231,37 @@ def prove(
     tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     threads = torch.get_num_threads()
     results = []
-    for precision, folder in exports.items():
+    tried = [_Export(folder.name, precision, folder) for precision, folder in exports.items()]
+    if adapted is not None:
+        file = adapted.adapter
+        tried += [_Export(file.parent.name, precision, base, file) for precision, base in adapted.bases.items()]
+    for export in tried:
         try:
-            found = weight_precision(folder)
-            runner = LogitsRunner(folder, threads)
+            found = weight_precision(export.folder)
+            runner = LogitsRunner(export.folder, threads, export.adapter)
             logits = [runner.logits(row.input_ids, positions) for row in used]
             del runner
-            answerer = AnswerRunner(folder, threads)
+            answerer = AnswerRunner(export.folder, threads, export.adapter)
             free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
             del answerer
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever keeps an export from running, it is not proven
             why = f"ONNX Runtime cannot run it: {str(error).strip().splitlines()[0] if str(error) else error!r}"
-            results.append(ProofResult(folder.name, precision, _nothing(len(used)), (why,)))
+            results.append(ProofResult(export.artifact, export.precision, _nothing(len(used)), (why,)))
             continue
         measured = measure(used, reference, logits, free, limits)
-        reasons = judge(precision, measured, limits)
-        if found != precision:
-            reasons = [f"weights: found {found}, expected {precision}", *reasons]
+        reasons = judge(export.precision, measured, limits)
+        if found != export.precision:
+            reasons = [f"weights: found {found}, expected {export.precision}", *reasons]
         answers = [
             Answer(row.reference, text, decode(tokenizer, tokens))
             for row, text, tokens in zip(used, reference.texts, free, strict=False)
         ]
-        judged_by = tuple(bounds(precision, measured, limits))
-        results.append(ProofResult(folder.name, precision, measured, tuple(reasons), tuple(answers), judged_by))
+        judged_by = tuple(bounds(export.precision, measured, limits))
+        results.append(
+            ProofResult(export.artifact, export.precision, measured, tuple(reasons), tuple(answers), judged_by)
+        )
     return results
 
 

@@ -27,6 +27,16 @@ from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.manifest import Manifest, dump_manifest, file_sha256, list_files, read_manifest
 from strop_trainer.plan import PlanModel
+from strop_trainer.shared_bases import FOLDER as BASES
+from strop_trainer.shared_bases import (
+    BaseManifest,
+    BaseReference,
+    check_base,
+    check_references,
+    dump_base,
+    name_of,
+    read_base,
+)
 
 INDEX_SCHEMA: Literal["strop.dev/index/v1alpha1"] = "strop.dev/index/v1alpha1"
 INDEX_NAME = "index.json"
@@ -127,6 +137,46 @@ def publish(
     return published
 
 
+def publish_base(registry: Path, job_uid: str, source: Path, draft: BaseManifest) -> BaseReference:
+    """Publish a base graph that adapters share, unless it is there already, and return how a version refers to it.
+
+    Args:
+        registry: the namespace's folder of the registry.
+        job_uid: of the job.
+        source: folder of the graph; one that is published already is left as it is.
+        draft: its manifest, without the files.
+
+    Raises:
+        TrainerError: the volume cannot be written (exit 73).
+    """
+    folder = registry / BASES
+    with _words_for(registry):
+        if source.parent != folder:
+            manifest = draft.model_copy(update={"files": list_files(source)})
+            target = folder / name_of(manifest)
+            staging = _staging(folder, job_uid)
+            try:
+                shutil.rmtree(staging, ignore_errors=True)
+                copy_tree(source, staging)
+                _seal(staging, dump_base(manifest))
+                if target.is_dir() and check_base(target):
+                    shutil.rmtree(target)  # its name says that it was the same once
+                staging.rename(target)
+                _sync(folder)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            source = target
+        found = read_base(source)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        return BaseReference(
+            precision=found.precision, name=source.name, manifest_sha256=file_sha256(source / manifests.NAME)
+        )
+
+
 def find_published(folder: Path, job_uid: str) -> PublishedLocation | None:
     """Return the version of a model's folder that a job published, if there is one."""
     for number in sorted(version_numbers(folder), reverse=True):
@@ -161,12 +211,11 @@ def copy_tree(source: Path, target: Path) -> None:
 
 def clean_staging(registry: Path, model: str, job_uid: str) -> None:
     """Remove what an earlier attempt of this job, or long ago another job, left half done."""
-    folder = _model_folder(registry, model)
-    own = _staging(folder, job_uid)
-    old = time.time() - STALE_STAGING_S
-    for path in folder.glob(".staging-*") if folder.is_dir() else ():
+    own, old = _staging(registry, job_uid).name, time.time() - STALE_STAGING_S
+    folders = [folder for folder in (_model_folder(registry, model), registry / BASES) if folder.is_dir()]
+    for path in (path for folder in folders for path in folder.glob(".staging-*")):
         with contextlib.suppress(OSError):
-            if path == own or path.lstat().st_mtime < old:
+            if path.name == own or path.lstat().st_mtime < old:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -272,6 +321,8 @@ def verify(path: Path) -> list[str]:
     """
     if not path.is_dir():
         return [f"{path}: no such folder"]
+    if path.resolve().parent.name == BASES:
+        return check_base(path)
     numbers = version_numbers(path)
     if (path / manifests.NAME).exists() or not (numbers or (path / INDEX_NAME).exists()):
         return _verify_version(path)
@@ -291,24 +342,29 @@ def _verify_version(version: Path) -> list[str]:
         manifest = Manifest.model_validate_json((version / manifests.NAME).read_bytes())
     except ValueError as error:
         return [f"{manifests.NAME}: {line}" for line in str(error).splitlines()]
-    return list(dict.fromkeys([*manifests.compare(version, manifest), *check_documents(version, manifest)]))
+    problems = [*manifests.compare(version, manifest.files), *check_documents(version, manifest)]
+    return list(dict.fromkeys([*problems, *check_references(version)]))
 
 
 def _stage_and_claim(folder: Path, staging: Path, fill: Callable[[Path], None], draft: Manifest) -> PublishedLocation:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     fill(staging)
-    for path in [staging, *staging.rglob("*")]:
-        if not path.is_symlink():
-            _chmod(path, FOLDER_MODE if path.is_dir() else FILE_MODE)
     manifest = draft.model_copy(update={"files": list_files(staging)})
-    (staging / manifests.NAME).write_bytes(dump_manifest(manifest))
-    _chmod(staging / manifests.NAME, FILE_MODE)
-    for path in [*staging.rglob("*"), staging]:
-        _sync(path)
+    _seal(staging, dump_manifest(manifest))
     version = _claim(folder, staging, draft.job_uid)
     _sync(folder)
     return _location(version, manifest)
+
+
+def _seal(staging: Path, manifest: bytes) -> None:
+    """Write the manifest, make all read-only and flush it."""
+    (staging / manifests.NAME).write_bytes(manifest)
+    for path in [staging, *staging.rglob("*")]:
+        if not path.is_symlink():
+            _chmod(path, FOLDER_MODE if path.is_dir() else FILE_MODE)
+    for path in [*staging.rglob("*"), staging]:
+        _sync(path)
 
 
 def _claim(folder: Path, staging: Path, job_uid: str) -> Path:

@@ -27,6 +27,7 @@ from strop_trainer.documents import (
 from strop_trainer.manifest import FileEntry, file_sha256
 from strop_trainer.model_card import metric_rows, render_card
 from strop_trainer.provenance import make_statement
+from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER, REFERENCE_FILE
 
 if TYPE_CHECKING:
     from strop_trainer.evaluation import Sample
@@ -65,6 +66,7 @@ def write_reports(stage: Path, record: RunRecord) -> None:
     proof = ProofDocument(
         limits=record.plan.training.artifact.proof,
         results=[ProofEntry.model_validate(result.to_json()) for result in record.proofs],
+        adapter=record.reloaded,
     )
     statement = make_statement(
         record.plan,
@@ -174,6 +176,12 @@ def ml_model(record: RunRecord, folders: list[str], libraries: dict[str, str], n
         }
         if not any("metrics_onnx" in proof.to_json() for proof in record.proofs):  # else its outputs are labels
             flavors["onnxruntime_genai"] = {"data": "onnx", "version": libraries.get("onnxruntime-genai")}
+    if ADAPTER_FOLDER in folders:
+        flavors["onnxruntime_genai_adapter"] = {
+            "data": f"{ADAPTER_FOLDER}/{ADAPTER_FILE}",
+            "base": f"{ADAPTER_FOLDER}/{REFERENCE_FILE}",
+            "version": libraries.get("onnxruntime-genai"),
+        }
     if "adapter" in folders:
         method = record.plan.training.method
         # vLLM loads plain LoRA alone: no DoRA, no modules trained in full, no other kind of adapter.

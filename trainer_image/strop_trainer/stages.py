@@ -17,6 +17,7 @@ from strop_trainer.device import peak_bytes as device_peak_bytes
 from strop_trainer.errors import Preempted, TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import head_for
+from strop_trainer.heads.exports import publish_on_bases
 from strop_trainer.methods import check_method
 from strop_trainer.plan import Plan
 from strop_trainer.ranks.team import join
@@ -220,7 +221,7 @@ def export(run: Run) -> None:
 
 def prove(run: Run) -> None:
     """Compare each export with PyTorch on held-out rows; what differs too much is not published."""
-    if not run.exports:
+    if not run.exports and not run.bases:
         say("  nothing was exported")
         return
     run.head.prove(run)
@@ -242,6 +243,8 @@ def publish(run: Run) -> None:
                 registry.copy_tree(run.artifact("adapter"), stage / "adapter")
             for folder in run.exports.values():
                 registry.copy_tree(folder, stage / folder.name)
+            if run.bases:
+                publish_on_bases(run, stage)
             if run.plan.training.artifact.merged:
                 registry.copy_tree(run.artifact("merged"), stage / "merged")
             shutil.copyfile(run.settings.metrics, stage / "metrics.jsonl")
@@ -309,6 +312,7 @@ def make_record(run: Run) -> RunRecord:
         metrics_tuned=run.metrics_tuned,
         samples=run.samples,
         proofs=run.proofs,
+        reloaded=run.reloaded,
         stage_seconds=dict(run.clock.seconds),
         metrics_file=run.settings.metrics,
     )

@@ -37,10 +37,13 @@ from strop_trainer.plan import (
     LABEL_TASKS,
     LORA_METHODS,
     METRICS,
+    ONNX_ADAPTER_METHODS,
+    ONNX_ADAPTER_MODULES,
     PROMPT_METHODS,
     DistributedStrategy,
     Initialization,
     MethodType,
+    OnnxForm,
     OnnxPrecision,
     Task,
     TaskMetrics,
@@ -479,6 +482,12 @@ class OnnxSpec(ApiModel):
     precisions: Annotated[list[OnnxPrecision], Field(min_length=1, max_length=3)] = Field(
         default=["fp32", "int4"], description="Precisions to export; the first is published as onnx/."
     )
+    form: OnnxForm = Field(
+        default="merged",
+        description="merged: the adapter is folded into the model. adapter (methods lora and qlora): it is published "
+        "as onnx-adapter/adapter.onnx_adapter, to be switched at run time on a base graph that all adapters of the "
+        "same base model and target modules share; the graph is kept once, in _bases/ of the registry. both: either.",
+    )
 
 
 Alias = Annotated[
@@ -583,6 +592,50 @@ def _exports(self: FineTuneJobSpec) -> bool:
 
 
 _PROMPTS = f"self.method.type in {_quoted(PROMPT_METHODS)}"
+
+
+def _onnx_form(self: FineTuneJobSpec) -> str:
+    return self.output.onnx.form if self.output and self.output.onnx else "merged"
+
+
+_MERGED = "!has(self.output) || !has(self.output.onnx) || self.output.onnx.form == 'merged'"
+_FORM = ".output.onnx.form"
+
+ONNX_FORM_RULES: tuple[Rule, ...] = (
+    Rule(
+        f"{_MERGED} || self.method.type in {_quoted(ONNX_ADAPTER_METHODS)}",
+        f"merged, but for {' and '.join(ONNX_ADAPTER_METHODS)}: other methods have no adapter that a base graph could "
+        "take in at run time",
+        _FORM,
+        check=lambda self: _onnx_form(self) == "merged" or self.method.type in ONNX_ADAPTER_METHODS,
+    ),
+    Rule(
+        f"{_MERGED} || !(self.task in {_quoted(LABEL_TASKS)})",
+        f"merged for {' and '.join(LABEL_TASKS)}: their head is new, and no other model's base graph has it",
+        _FORM,
+        check=lambda self: _onnx_form(self) == "merged" or self.task not in LABEL_TASKS,
+    ),
+    Rule(
+        f"{_MERGED} || !has(self.method.lora) || !has(self.method.lora.modulesToSave) || "
+        "size(self.method.lora.modulesToSave) == 0",
+        "merged with method.lora.modulesToSave: modules that are trained in full are part of the graph",
+        _FORM,
+        check=lambda self: _onnx_form(self) == "merged" or not (self.method.lora and self.method.lora.modules_to_save),
+    ),
+    Rule(
+        f"{_MERGED} || !has(self.method.lora) || !has(self.method.lora.targetModules) || "
+        f"self.method.lora.targetModules.all(m, m in {_quoted(ONNX_ADAPTER_MODULES)})",
+        f"merged, or of method.lora.targetModules only {', '.join(ONNX_ADAPTER_MODULES)}, which a base graph has "
+        "inputs for",
+        _FORM,
+        check=lambda self: (
+            _onnx_form(self) == "merged"
+            or self.method.lora is None
+            or set(self.method.lora.target_modules or ()).issubset(ONNX_ADAPTER_MODULES)
+        ),
+    ),
+)
+"""What an adapter in ONNX Runtime's own format asks of the other parts of a job."""
 
 METHOD_RULES: tuple[Rule, ...] = (
     Rule(
@@ -730,7 +783,15 @@ _IMMUTABLE: tuple[Rule, ...] = (
 class FineTuneJobSpec(ApiModel):
     """A fine-tuning job. Fixed once created, but for suspend, activeDeadlineSeconds and ttlSecondsAfterFinished."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (*NOT_YET, TEXT_FILES, *METHOD_RULES, *LABEL_RULES, *METRIC_RULES, *_IMMUTABLE)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *NOT_YET,
+        TEXT_FILES,
+        *METHOD_RULES,
+        *ONNX_FORM_RULES,
+        *LABEL_RULES,
+        *METRIC_RULES,
+        *_IMMUTABLE,
+    )
 
     task: Task = Field(description=f"What the model learns to do. This version trains: {', '.join(SUPPORTED_TASKS)}.")
     model: ModelSpec = Field(description="The base model.")

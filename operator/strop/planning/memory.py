@@ -224,13 +224,15 @@ def host_bytes(parameters: int, training: TrainingPlan) -> int:
 
 
 def work_volume_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool) -> int:
-    """Return the size of the work volume: the merged fp32 weights and their export, checkpoints, and a model fetched.
+    """Return the size of the work volume: the merged fp32 weights, their export, checkpoints, and a model fetched.
 
-    A checkpoint holds what is trained and its two moments; one more than are kept is there while it is written.
+    A base graph is as large as the export of the merged model. A checkpoint holds what is trained and its two moments;
+    one more than are kept is there while it is written.
     """
     fp32 = parameters * FP32
     checkpoint = trained_parameters(shape, parameters, training) * (FP32 + _ADAM_BYTES)
-    return 2 * fp32 + (fp32 if downloads else 0) + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+    copies = 3 if training.artifact.onnx_form == "both" else 2
+    return copies * fp32 + (fp32 if downloads else 0) + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
 
 
 def _embeddings(shape: Shape) -> int:

@@ -122,7 +122,8 @@ def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
             why = f"{why}; {', '.join(encoder)} {of_encoders}"
         chooser.choose("output.onnx.precisions", None, list(onnx.precisions), why)
     precisions = list(onnx.precisions) if onnx.enabled else []
-    return ArtifactPlan(onnx=precisions, onnx_encoder=encoder, merged=output.merged)
+    form = None if onnx.form == "merged" else onnx.form
+    return ArtifactPlan(onnx=precisions, onnx_encoder=encoder, onnx_form=form, merged=output.merged)
 
 
 def _placement(

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from strop_trainer.errors import TrainerError, bad_configuration
@@ -62,6 +63,15 @@ def export_onnx(merged: Path, out: Path, precision: OnnxPrecision) -> None:
         TrainerError: the architecture is not supported (78), or the builder failed (70) with its last words.
     """
     check_exportable(merged)
+    build(merged, out, precision)
+
+
+def build(model: Path, out: Path, precision: OnnxPrecision, options: Sequence[str] = ()) -> None:
+    """Run the builder; `options` are its extra ones, as `name=value`.
+
+    Raises:
+        TrainerError: it failed (70), with its last words.
+    """
     # The builder's own output is hundreds of lines; it is shown where it failed.
     output = io.StringIO()
     with (
@@ -71,9 +81,9 @@ def export_onnx(merged: Path, out: Path, precision: OnnxPrecision) -> None:
     ):
         from onnxruntime_genai.models.builder import create_model, parse_extra_options  # noqa: PLC0415 - seconds
 
-        arguments = (None, str(merged), str(out), precision, EXECUTION_PROVIDER, cache)
+        arguments = (None, str(model), str(out), precision, EXECUTION_PROVIDER, cache)
         try:
-            parsed = parse_extra_options(*arguments, ["hf_token=false"])
+            parsed = parse_extra_options(*arguments, ["hf_token=false", *options])
             create_model(*arguments, **parsed)
         except Exception as error:
             shutil.rmtree(out, ignore_errors=True)

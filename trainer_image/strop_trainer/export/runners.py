@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+_ACTIVE = "adapter"
 
 
 def decoder_of(folder: Path) -> dict[str, Any]:
@@ -46,12 +47,25 @@ def weight_precision(folder: Path) -> str:
 class LogitsRunner:
     """Plain ONNX Runtime on the CPU, without a cache: whole rows at once."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        """Load the model; `threads` of one operator, as ONNX Runtime knows nothing of a container's quota."""
+    def __init__(self, folder: Path, threads: int, adapter: Path | None = None) -> None:
+        """Load the model; `threads` of one operator, as ONNX Runtime knows nothing of a container's quota.
+
+        Args:
+            folder: of the model.
+            threads: of one operator.
+            adapter: file for a base graph.
+        """
         import onnxruntime  # noqa: PLC0415
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        self._run_options: Any = None
+        if adapter is not None:
+            options.log_severity_level = 3  # it warns of each input that has a default
+            self._adapter = onnxruntime.LoraAdapter()  # must live as long as it is used
+            self._adapter.Load(str(adapter))
+            self._run_options = onnxruntime.RunOptions()
+            self._run_options.add_active_adapter(self._adapter)
         self._session: Any = onnxruntime.InferenceSession(
             str(model_file(folder)), options, providers=["CPUExecutionProvider"]
         )
@@ -74,21 +88,25 @@ class LogitsRunner:
                 feeds[wanted.name] = known[wanted.name]
             else:
                 feeds[wanted.name] = np.zeros(self._empty_cache, dtype=_NUMPY_TYPES[wanted.type])
-        (found,) = self._session.run(["logits"], feeds)
+        (found,) = self._session.run(["logits"], feeds, self._run_options)
         return found[0, -positions:].astype(np.float32)
 
 
 class AnswerRunner:
     """ONNX Runtime GenAI, with its own cache and search."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        """Load the model; `threads` of one operator."""
+    def __init__(self, folder: Path, threads: int, adapter: Path | None = None) -> None:
+        """Load the model, and an adapter file for it if it is a base graph; `threads` of one operator."""
         import onnxruntime_genai as genai  # noqa: PLC0415
 
         config = genai.Config(str(folder))
         config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         self._genai: Any = genai
         self._model: Any = genai.Model(config)
+        self._adapters: Any = None
+        if adapter is not None:
+            self._adapters = genai.Adapters(self._model)
+            self._adapters.load(str(adapter), _ACTIVE)
 
     def greedy(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
         """Return the tokens of a greedy answer, the end of sequence included where it was reached."""
@@ -97,6 +115,8 @@ class AnswerRunner:
         parameters = self._genai.GeneratorParams(self._model)
         parameters.set_search_options(do_sample=False, repetition_penalty=1.0, max_length=len(prompt) + max_new_tokens)
         generator = self._genai.Generator(self._model, parameters)
+        if self._adapters is not None:
+            generator.set_active_adapter(self._adapters, _ACTIVE)
         generator.append_tokens(np.array(prompt, dtype=np.int32))
         tokens: list[int] = []
         while not generator.is_done() and len(tokens) < max_new_tokens:

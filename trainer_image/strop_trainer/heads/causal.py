@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from strop_trainer import evaluation
 from strop_trainer.context import say
+from strop_trainer.documents import AdapterProof
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.heads.exports import export_each
+from strop_trainer.heads.exports import export_each, export_on_bases
 from strop_trainer.plan import CPU_PASS_TOKENS, PROMPT_METHODS
+from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
 from strop_trainer.tasks.plain_template import keep_template
 from strop_trainer.threads import give_back_freed_memory
 
@@ -140,19 +142,29 @@ class CausalHead:
         give_back_freed_memory()
         if not artifact.onnx:
             return
-        from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
+        if artifact.onnx_form != "adapter":
+            from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
 
-        export_each(run, run.plan.training.artifact.onnx, export_onnx)
+            export_each(run, artifact.onnx, export_onnx)
+        if artifact.onnx_form is not None:
+            export_on_bases(run)
+            keep_template(template, run.artifact(ADAPTER_FOLDER))
 
     def prove(self, run: Run) -> None:
         """Compare logits, tokens and answers."""
-        from strop_trainer.proof import ProofRow  # noqa: PLC0415 - numpy
+        from strop_trainer.proof import Adapted, ProofRow  # noqa: PLC0415 - numpy
         from strop_trainer.proof import prove as compare  # noqa: PLC0415
 
         plan = run.plan.training
         rows = [ProofRow(q.row_ids, len(q.prompt_ids), q.reference) for q in run.questions]
+        adapted = Adapted(run.artifact(ADAPTER_FOLDER) / ADAPTER_FILE, run.bases) if run.bases else None
         run.proofs += compare(
-            run.artifact("merged"), run.exports, rows, plan.artifact.proof, plan.evaluation.max_new_tokens
+            run.artifact("merged"),
+            run.exports,
+            rows,
+            plan.artifact.proof,
+            plan.evaluation.max_new_tokens,
+            adapted=adapted,
         )
 
 
@@ -174,9 +186,10 @@ def _save(run: Run, measure: Callable[[Any], dict[str, float]]) -> None:
         save_tuned(loaded.model, run.model.path, run.artifact("merged"))
     else:
         loaded.save_adapter(adapter, run.plan.training.model.source.removeprefix("hf://"))
-        if not artifact.onnx and not artifact.merged and not moved:
-            _reload(run, loaded)
-            return
+        if not moved:
+            run.reloaded = _reload(run, loaded)
+            if not artifact.onnx and not artifact.merged:
+                return
         # The merged model is made from the untouched base, in fp32; both need not be in memory.
         del loaded
         give_back_freed_memory()
@@ -199,8 +212,8 @@ def _measure_merged(run: Run, merged: Any, measure: Callable[[Any], dict[str, fl
     evaluation.apply_gates(run.metrics_tuned | found, run.plan.training.evaluation)
 
 
-def _reload(run: Run, loaded: LoadedModel) -> None:
-    """Show that the adapter, loaded again onto the base model, answers as the model that was trained.
+def _reload(run: Run, loaded: LoadedModel) -> AdapterProof:
+    """Return the proof that the adapter, loaded again onto the base model, answers as the model that was trained.
 
     Raises:
         TrainerError: it does not (exit 76).
@@ -228,6 +241,7 @@ def _reload(run: Run, loaded: LoadedModel) -> None:
             f"norm, allowed: {RELOADED_TOLERANCE}",
         )
     say(f"  adapter: loaded again, its logits differ by {difference:.2g} of their norm")
+    return AdapterProof(passed=True, logit_difference=difference, limit=RELOADED_TOLERANCE, passes=len(batches))
 
 
 def _answers(run: Run, model: Any, asked: Sequence[Question]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from strop_trainer.errors import bad_configuration
+from strop_trainer.methods.onnx_form import check_onnx_form
 from strop_trainer.plan import (
     INITIALIZATIONS,
     LORA_METHODS,
@@ -37,6 +38,7 @@ def check_method(plan: TrainingPlan) -> None:
             )
     if method.type in PROMPT_METHODS:
         _check_prompts(plan)
+    check_onnx_form(plan)
     if method.type == "full" and not plan.artifact.onnx and not plan.artifact.merged:
         raise bad_configuration("artifact.merged: found false without ONNX; method full has no adapter to publish")
     if hyperparameters.precision not in PRECISIONS:
