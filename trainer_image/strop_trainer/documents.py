@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, ValidationError
 from strop_trainer.manifest import Manifest
 from strop_trainer.plan import DatasetPlan, OnnxPrecision, PlanModel, ProofPlan, Resolution, TrainingPlan
 from strop_trainer.provenance import Statement
-from strop_trainer.record import RankMemory
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -44,6 +43,16 @@ class BaseModelDocument(PlanModel):
     """sha256 over weight and configuration files."""
     architecture: str
     parameters: int
+
+
+class RankMemory(PlanModel):
+    """What one rank needed in training."""
+
+    rank: int
+    peak_bytes: int
+    """Memory of its process."""
+    device_peak_bytes: int | None = None
+    """Memory of its accelerator; null on a CPU."""
 
 
 class TrainingDocument(PlanModel):

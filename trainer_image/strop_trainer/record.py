@@ -7,22 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop_trainer.evaluation import Sample
-from strop_trainer.plan import Plan, PlanModel
+from strop_trainer.plan import Plan
 from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
-    from strop_trainer.documents import AdapterProof
+    from strop_trainer.documents import AdapterProof, RankMemory
     from strop_trainer.proof import Proof
-
-
-class RankMemory(PlanModel):
-    """What one rank needed in training."""
-
-    rank: int
-    peak_bytes: int
-    """Memory of its process."""
-    device_peak_bytes: int | None = None
-    """Memory of its accelerator; null on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from strop_trainer import evaluation, registry, sources
 from strop_trainer.context import say
 from strop_trainer.device import CPU, prepare_device, release
 from strop_trainer.device import peak_bytes as device_peak_bytes
+from strop_trainer.documents import RankMemory
 from strop_trainer.errors import Preempted, TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import head_for
@@ -21,7 +22,7 @@ from strop_trainer.heads.exports import publish_on_bases
 from strop_trainer.methods import check_method
 from strop_trainer.plan import Plan
 from strop_trainer.ranks.team import join
-from strop_trainer.record import RankMemory, RunRecord
+from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
