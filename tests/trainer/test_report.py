@@ -21,6 +21,7 @@ from strop_trainer.export.runners import AnswerRunner
 from strop_trainer.model_card import metric_rows
 from strop_trainer.provenance import Statement
 from strop_trainer.report import library_versions, write_reports
+from strop_trainer.vllm import Verdict, judge_config
 from tests.support.models import tiny_llama
 from tests.support.records import make_plan, make_record, make_sample
 
@@ -169,6 +170,48 @@ def test_the_flavours_point_at_what_is_there(stage: Path, tmp_path: Path) -> Non
         assert (stage / flavor["data"]).exists()
 
 
+def test_the_card_says_how_vllm_loads_the_adapter(stage: Path, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 12, "lora_alpha": 16, "target_modules": ["q_proj"], "bias": "none"}
+    (stage / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    command = "vllm serve owner/base --enable-lora --max-lora-rank 16 --lora-modules router=adapter"
+    assert command in (stage / "README.md").read_text()
+    peft = yaml.safe_load((stage / "MLmodel").read_text())["flavors"]["peft"]
+    assert (peft["vllm"], peft["vllm_max_lora_rank"]) == (True, 16)
+    (stage / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    card = (stage / "README.md").read_text()
+    assert "vLLM does not load it: it knows no DoRA. Serve the merged model instead" in card
+    assert "vllm serve" not in card
+    peft = yaml.safe_load((stage / "MLmodel").read_text())["flavors"]["peft"]
+    assert peft["vllm"] is False
+    assert "vllm_max_lora_rank" not in peft
+
+
+PLAIN = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["q_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("rank", "allowed"), [(1, 1), (2, 8), (8, 8), (9, 16), (128, 128), (257, 320), (321, 512), (512, 512)]
+)
+def test_the_rank_that_vllm_must_be_started_with(rank: int, allowed: int) -> None:
+    assert judge_config(PLAIN | {"r": rank}) == Verdict(allowed)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"peft_type": "IA3"}, "it loads LoRA adapters alone, and this one is of type IA3"),
+        ({"use_dora": True}, "it knows no DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "it takes no modules that were trained in full, here lm_head"),
+        ({"bias": "all"}, "it takes no biases"),
+        ({"r": 513}, "it takes ranks up to 512, and this one has 513"),
+    ],
+)
+def test_why_vllm_does_not_load_an_adapter(change: dict[str, Any], reason: str) -> None:
+    assert judge_config(PLAIN | change) == Verdict(None, reason)
+
+
 def test_provenance_names_model_base_and_data(stage: Path, tmp_path: Path) -> None:
     write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
     statement = json.loads((stage / "provenance.json").read_text())
@@ -203,6 +246,7 @@ def test_the_code_on_the_card_runs(
     write_reports(card, make_record(tmp_path / "metrics.jsonl"))
     (code,) = re.findall(r"```python\n(.*?)```", (card / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(card)
+    capsys.readouterr()  # what libraries said on the way
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - the card's own code
     tokenizer = AutoTokenizer.from_pretrained(card / "onnx")
     messages = [{"role": "user", "content": "…"}]

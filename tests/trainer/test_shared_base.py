@@ -1,6 +1,7 @@
 """Adapters as files for a base graph that they share: switched at run time, each answers as its merged model."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import onnxruntime_genai as genai
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -180,7 +182,7 @@ def test_a_damaged_base_is_not_used_and_is_healed(tmp_path: Path) -> None:
     assert check_base(published) == []
 
 
-def test_two_jobs_share_a_base_graph_in_the_registry(tmp_path: Path) -> None:
+def test_two_jobs_share_a_base_graph_in_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     around = Surroundings(tmp_path)
     around.write_rows()
     base = tiny_llama(around.volumes / "models" / "tiny")
@@ -221,6 +223,13 @@ def test_two_jobs_share_a_base_graph_in_the_registry(tmp_path: Path) -> None:
     for version in ("1", "2", "1"):
         expected = torch_logits(tmp_path / f"merged{version}")
         assert np.abs(genai_logits(graph, adapters, version) - expected).max() < 1e-4
+    # The card's own code for it.
+    code = re.findall(r"```python\n(.*?)```", (model / "2" / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(model / "2")
+    exec(compile(code[-1], "README.md", "exec"), {})  # noqa: S102
+    flavors = yaml.safe_load((model / "2" / "MLmodel").read_text())["flavors"]
+    assert (flavors["peft"]["vllm"], flavors["peft"]["vllm_max_lora_rank"]) == (True, 8)
+    assert (model / "2" / flavors["onnxruntime_genai_adapter"]["data"]).is_file()
     # The adapter's version is not whole without its base.
     shutil.move(around.registry / "_bases", tmp_path / "elsewhere")
     (problem, _) = registry.verify(model / "2")

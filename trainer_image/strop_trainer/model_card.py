@@ -12,17 +12,19 @@ from strop_trainer.documents import TrainingDocument
 
 if TYPE_CHECKING:
     from strop_trainer.record import RunRecord
+    from strop_trainer.vllm import Verdict
 
 _TAGS = {"chat": "text-generation", "text-generation": "text-generation", "instruction": "text-generation"}
 
 
-def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence[str]) -> str:
+def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence[str], served: Verdict | None) -> str:
     """Return the card's text.
 
     Args:
         record: the run.
         training: what training.json says.
         folders: of models in the version, such as `onnx` and `adapter`.
+        served: what vLLM does with the adapter; None without one.
     """
     front = yaml.safe_dump(_metadata(record), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + _template().render(
@@ -31,6 +33,7 @@ def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence
         name=record.plan.placement.output.model,
         plan=record.plan.training,
         folders=folders,
+        served=served,
         metrics=metric_rows(record),
         proofs=[proof.to_json() for proof in record.proofs],
     )

@@ -28,6 +28,7 @@ from strop_trainer.manifest import FileEntry, file_sha256
 from strop_trainer.model_card import metric_rows, render_card
 from strop_trainer.provenance import make_statement
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER, REFERENCE_FILE
+from strop_trainer.vllm import Verdict, judge_adapter
 
 if TYPE_CHECKING:
     from strop_trainer.evaluation import Sample
@@ -63,6 +64,7 @@ def write_reports(stage: Path, record: RunRecord) -> None:
         if path.is_file()
     ]
     training = training_document(record, now)
+    served = judge_adapter(stage / "adapter") if (stage / "adapter" / "adapter_config.json").is_file() else None
     proof = ProofDocument(
         limits=record.plan.training.artifact.proof,
         results=[ProofEntry.model_validate(result.to_json()) for result in record.proofs],
@@ -85,8 +87,8 @@ def write_reports(stage: Path, record: RunRecord) -> None:
         "provenance.json": dump(statement),
         "metrics.jsonl": metrics,
         "eval_results.yaml": yaml.safe_dump(eval_results(record, now), sort_keys=False, allow_unicode=True),
-        "MLmodel": yaml.safe_dump(ml_model(record, folders, training.libraries, now), sort_keys=False),
-        "README.md": render_card(record, training, folders),
+        "MLmodel": yaml.safe_dump(ml_model(record, folders, training.libraries, now, served), sort_keys=False),
+        "README.md": render_card(record, training, folders, served),
         "report.html": render_html(record, training, proof, lines),
     }
     for name, text in texts.items():
@@ -165,7 +167,9 @@ def eval_results(record: RunRecord, now: str) -> list[dict[str, Any]]:
     ]
 
 
-def ml_model(record: RunRecord, folders: list[str], libraries: dict[str, str], now: str) -> dict[str, Any]:
+def ml_model(
+    record: RunRecord, folders: list[str], libraries: dict[str, str], now: str, served: Verdict | None
+) -> dict[str, Any]:
     """Return the MLmodel file: which flavours are where."""
     flavors: dict[str, Any] = {}
     if "onnx" in folders:
@@ -183,10 +187,10 @@ def ml_model(record: RunRecord, folders: list[str], libraries: dict[str, str], n
             "version": libraries.get("onnxruntime-genai"),
         }
     if "adapter" in folders:
-        method = record.plan.training.method
-        # vLLM loads plain LoRA alone: no DoRA, no modules trained in full, no other kind of adapter.
-        served = method.lora is not None and method.type != "dora" and not method.lora.modules_to_save
-        flavors["peft"] = {"data": "adapter", "version": libraries.get("peft"), "vllm": served}
+        flavors["peft"] = {"data": "adapter", "version": libraries.get("peft")}
+        if served is not None:
+            flavors["peft"]["vllm"] = served.loads
+            flavors["peft"] |= {"vllm_max_lora_rank": served.max_lora_rank} if served.loads else {}
     if "merged" in folders:
         flavors["transformers"] = {"data": "merged", "version": libraries.get("transformers")}
     return {

@@ -76,8 +76,8 @@ class EncoderHead:
             _check_gates(plan, self.task.metrics, "where an encoder marks its answer in the text")
         if plan.artifact.onnx_form is not None:
             raise bad_configuration(
-                f"output.onnx.form: found {plan.artifact.onnx_form}, allowed for {run.model.architecture}: merged; only "
-                "models that answer in words have a base graph to share"
+                f"output.onnx.form: found {plan.artifact.onnx_form}, allowed for {run.model.architecture}: merged; "
+                "only models that answer in words have a base graph to share"
             )
         if "int4" in _precisions(plan):
             raise bad_configuration(f"output.onnx.precisions: found int4, allowed for {plan.task}: fp32, int8")
