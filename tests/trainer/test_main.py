@@ -14,6 +14,7 @@ from strop_trainer.context import StopRequest
 from strop_trainer.errors import Preempted, TrainerError, explain
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import Plan
+from tests.support.data import write_jsonl
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan
 
@@ -43,6 +44,8 @@ def torch_free(around: Surroundings) -> None:
     (around.root / "no-torch" / "torch" / "__init__.py").write_text("raise RuntimeError('torch was imported')")
     around.environment["PYTHONPATH"] = str(around.root / "no-torch")
 
+
+PAIRS = [{"prompt": f"ask {number}", "chosen": "yes", "rejected": "no"} for number in range(4)]
 
 WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
     "bad row": (
@@ -152,11 +155,11 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         ExitCode.BAD_CONFIGURATION,
         "distributed.strategy: found ddp for method ia3, allowed: none",
     ),
-    "task": (
-        lambda _: None,
-        make_plan(task="preference"),
+    "preference without beta": (
+        lambda a: (stand_in(a), write_jsonl(a.volumes / "data" / "train.jsonl", PAIRS)),
+        make_plan(task="preference", dataset={"validation": []}),
         ExitCode.BAD_CONFIGURATION,
-        "task: 'preference' is not supported",
+        "training.preferenceBeta: missing for task preference",
     ),
     "no tokenizer": (
         lambda a: (stand_in(a) / "tokenizer_config.json").unlink(),

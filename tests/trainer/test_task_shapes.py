@@ -55,6 +55,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "translation": {"source": "ask", "target": "told"},
     "summarization": {"text": "ask", "summary": "told"},
     "question-answering": {"question": "ask", "answer": "told"},
+    "preference": {"prompt": "ask", "chosen": "told", "rejected": "said"},
 }
 
 

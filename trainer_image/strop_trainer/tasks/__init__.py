@@ -5,6 +5,7 @@ from __future__ import annotations
 from strop_trainer.errors import bad_configuration
 from strop_trainer.tasks.base import Task
 from strop_trainer.tasks.chat import ChatTask
+from strop_trainer.tasks.preference import PreferenceTask
 from strop_trainer.tasks.prompted import prompted_tasks
 from strop_trainer.tasks.text_classification import TextClassificationTask
 from strop_trainer.tasks.text_generation import TextGenerationTask
@@ -14,6 +15,7 @@ _TASKS: tuple[Task, ...] = (
     ChatTask(),
     TextGenerationTask(),
     *prompted_tasks(),
+    PreferenceTask(),
     TextClassificationTask(),
     TokenClassificationTask(),
 )

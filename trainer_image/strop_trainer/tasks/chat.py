@@ -108,7 +108,7 @@ def render(messages: Messages, tokenizer: Any, tools: list[Any] | None = None, *
         raise bad_data(f"dataset: the model's chat template refuses a row: {error}; the row begins {shown}") from error
 
 
-def tokenize_row(row: dict[str, Any], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
+def tokenize_row(row: dict[str, Any], tokenizer: Any, first: int = 0) -> list[tuple[list[int], list[bool]]]:
     """Return the tokens of a row in its normal form, as `tokenize` does.
 
     Raises:
@@ -122,20 +122,28 @@ def tokenize_row(row: dict[str, Any], tokenizer: Any) -> list[tuple[list[int], l
         lost = [name for name in names if name not in text]
         if lost:
             raise bad_data(f"dataset: a row has the tool {lost[0]!r}, which the model's chat template does not show")
-    return tokenize(messages, tokenizer, tools)
+    return tokenize(messages, tokenizer, tools, first)
 
 
-def tokenize(messages: Messages, tokenizer: Any, tools: list[Any] | None = None) -> list[tuple[list[int], list[bool]]]:
+def tokenize(
+    messages: Messages, tokenizer: Any, tools: list[Any] | None = None, first: int = 0
+) -> list[tuple[list[int], list[bool]]]:
     """Return the tokens of a conversation and which of them the assistant says, its end of turn included.
 
     What the assistant says is found in the rendered text: it is what a turn adds to the prompt that asks for it. White
     space that a template puts behind the end of turn is no target. Templates of reasoning models rewrite earlier turns
     once there is a later one; there, each assistant turn becomes a sequence of its own, as it was when it was said.
 
+    Args:
+        messages: the conversation.
+        tokenizer: of the model.
+        tools: that the assistant may call.
+        first: index of the first message that counts; what the assistant says before it is part of the prompt.
+
     Raises:
         TrainerError: what was asked cannot be told from what was said.
     """
-    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant" and index >= first]
     text = render(messages[: turns[-1] + 1], tokenizer, tools)
     spans: list[tuple[int, int]] = []
     for turn in turns:

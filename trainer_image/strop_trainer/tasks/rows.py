@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strop_trainer.errors import bad_data
+from strop_trainer.errors import TrainerError, bad_data
+from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, DatasetStatistics
@@ -25,6 +26,36 @@ class RowRules:
     """Takes a row with the names that the task expects; returns its normal form, or raises ValueError."""
     prompt: Callable[[bytes], bytes]
     """Gives the part of a normal form that the model is asked with: for leaks between the parts."""
+
+
+class UnfitRowsError(TrainerError):
+    """Rows that are right by themselves, and cannot be learnt from as this model's tokens.
+
+    Attributes:
+        rows: the normal form of each, and what is wrong with it.
+    """
+
+    def __init__(self, rows: Sequence[tuple[bytes, str]]) -> None:
+        super().__init__(ExitCode.BAD_DATA, f"dataset: {len(rows)} unfit row(s), the first: {rows[0][1]}")
+        self.rows = rows
+
+
+def tell_places(error: UnfitRowsError, rules: RowRules, files: Sequence[RowFile], dataset: DatasetPlan) -> TrainerError:
+    """Return the error with file and place of each row, which are found by reading the files once more."""
+    problems, wrong = Problems(), dict(error.rows)
+    for file in files:
+        for place, row in read_file(file, rules.columns, dataset, Problems()):
+            try:
+                found = normal_form(rules.check(row))
+            except ValueError:
+                continue
+            if found in wrong:
+                problems.add(file.name, place, wrong[found])
+    try:
+        problems.raise_if_any()
+    except TrainerError as told:
+        return told
+    return error
 
 
 def read_dataset(
