@@ -6,9 +6,9 @@ Paths are those of tests.support.crd_schema: `a.b`, `a[]` for the items of a lis
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
-from strop.api.finetunejob import LABEL_TASKS, SUPPORTED_TASKS
+from strop.api.finetunejob import LABEL_TASKS
 from strop_trainer.plan import METRICS, Task, TaskMetrics
 
 Document = dict[str, Any]
@@ -659,6 +659,12 @@ BOUNDS: tuple[Bound, ...] = (
     ),
     Bound("FineTuneJob", "spec.distributed.nodes", *_numbers(1, 1024), not_yet=True),
     Bound("FineTuneJob", "spec.distributed.processesPerNode", *_numbers(1, 64), not_yet=True),
+    Bound(
+        "FineTuneJob",
+        "spec.training.preferenceBeta",
+        *_above(0, 10, 0.001),
+        {"spec.task": "preference", "spec.evaluation": ABSENT},
+    ),
     Bound("FineTuneJob", "spec.evaluation.generateRows", *_numbers(0, 10_000), {"spec.evaluation.minimum": ABSENT}),
     *(
         Bound(
@@ -807,18 +813,6 @@ RULES: tuple[RuleCase, ...] = (
         "a pool's name is a label",
         tuple({"metadata.name": name} for name in ("a", "0", "autos", "a" * 63)),
         tuple({"metadata.name": name} for name in ("auto", "a.b", "a" * 64)),
-    ),
-    *(
-        [
-            _not_yet(
-                ".task",
-                f"trains {', '.join(SUPPORTED_TASKS)}",
-                tuple({**_task(task), "spec.evaluation": ABSENT} for task in SUPPORTED_TASKS),
-                tuple({"spec.task": task} for task in get_args(Task) if task not in SUPPORTED_TASKS),
-            )
-        ]
-        if set(SUPPORTED_TASKS) != set(get_args(Task))
-        else []
     ),
     _not_yet(
         ".distributed",
@@ -1034,7 +1028,22 @@ RULES: tuple[RuleCase, ...] = (
         ({"spec.output.onnx.precisions": ["fp32", "fp32"]},),
     ),
     *_labels("token-classification"),
-    *(case for task in SUPPORTED_TASKS for case in _metric_rules(task, METRICS[task])),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".training.preferenceBeta",
+        "only for task preference",
+        (
+            {"spec.task": "preference", "spec.evaluation": ABSENT, "spec.training.preferenceBeta": 0.3},
+            {"spec.task": "preference", "spec.evaluation": ABSENT, "spec.training": ABSENT},
+        ),
+        tuple(
+            {**_task(task), "spec.evaluation": ABSENT, "spec.training.preferenceBeta": 0.1}
+            for task in METRICS
+            if task != "preference"
+        ),
+    ),
+    *(case for task, metrics in METRICS.items() for case in _metric_rules(task, metrics)),
     _key_rules("FineTuneJob", "spec.dataset.columns", "a", ("question", "a" * 128), ("", "a" * 129, "a\tb")),
     _key_rules("FineTuneJob", "spec.evaluation.minimum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),
     _key_rules("FineTuneJob", "spec.evaluation.maximum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),

@@ -51,9 +51,9 @@ def test_every_option_of_the_schema_that_this_version_has_is_in_every_option_yam
     lora, training = job.spec.method.lora, job.spec.training
     assert lora
     assert training
-    # maxSteps stands instead of epochs; initialization has one value; modulesToSave makes an adapter large.
+    # maxSteps stands instead of epochs; preferenceBeta is of another task; modulesToSave makes an adapter large.
     assert set(type(lora).model_fields) - lora.model_fields_set == {"initialization", "modules_to_save"}
-    assert set(type(training).model_fields) - training.model_fields_set == {"max_steps"}
+    assert set(type(training).model_fields) - training.model_fields_set == {"max_steps", "preference_beta"}
     assert set(type(job.spec).model_fields) - job.spec.model_fields_set == {"distributed", "credentials"}
 
 

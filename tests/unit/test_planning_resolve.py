@@ -120,7 +120,7 @@ def test_every_automatic_value_has_a_reason_and_is_the_value_in_the_plan(fields:
             assert document["training"]["hyperparameters"][rest] == item.value
         elif part == "evaluation":
             assert document["training"]["evaluation"][rest] == item.value
-    for name in document["training"]["hyperparameters"].keys() - {"optimizer", "epochs", "maxSteps"}:
+    for name in document["training"]["hyperparameters"].keys() - {"optimizer", "epochs", "maxSteps", "preferenceBeta"}:
         assert f"training.{name}" in given_ | found.keys()
 
 

@@ -80,7 +80,7 @@ def problems(**fields: Any) -> list[str]:
             {"dataset__train": [{"source": "pvc://a/../../b"}]},
             "spec.dataset.train[0].source: must not climb out of its folder",
         ),
-        ({"task": "preference"}, "spec.task: found preference; this version of Strop trains chat"),
+        ({"training": {"preferenceBeta": 0.1}}, "spec.training.preferenceBeta: only for task preference"),
         ({"training__scheduler": "sine"}, "spec.training.scheduler: found 'sine', allowed: linear, cosine, constant"),
     ],
 )

@@ -67,19 +67,7 @@ DATA_SOURCE = Form(
 JOB_NAME_LENGTH = 50
 """Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""
 
-SUPPORTED_TASKS: tuple[Task, ...] = (
-    "chat",
-    "text-generation",
-    "instruction",
-    "question-answering",
-    "translation",
-    "summarization",
-    "text-classification",
-    "token-classification",
-)
-"""What this version trains. The schema holds all that v1alpha1 will; admission refuses the rest in words."""
 SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "task": SUPPORTED_TASKS,
     "training.precision": ("bf16", "fp32"),
 }
 """Field of the spec → the values of its enumeration that this version can do."""
@@ -329,7 +317,8 @@ class TrainingSpec(ApiModel):
     )
 
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        default=None, description="Passes over the training rows. Left out: 3, unless maxSteps is given."
+        default=None,
+        description="Passes over the training rows. Left out: 3, or 1 for preference, unless maxSteps is given.",
     )
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         default=None, description="Optimizer steps, in place of epochs."
@@ -344,7 +333,8 @@ class TrainingSpec(ApiModel):
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] | None = Field(
         default=None,
-        description="Fraction of the steps in which the learning rate rises. Left out: 0.03, and 0.1 in a short run.",
+        description="Fraction of the steps in which the learning rate rises. Left out: 0.03, and 0.1 in a short run "
+        "and for preference.",
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="AdamW weight decay. Left out: 0."
@@ -381,6 +371,11 @@ class TrainingSpec(ApiModel):
     deterministic: bool | None = Field(
         default=None,
         description="The same seed gives the same weights, bit for bit, also across a restart. Left out: true.",
+    )
+    preference_beta: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None,
+        description="DPO's beta, of task preference: the higher, the nearer the model is held to the base model. "
+        "Left out: 0.1.",
     )
 
 
@@ -419,7 +414,7 @@ class ComputeSpec(ApiModel):
 
 
 MetricBound = Annotated[float, Field(ge=-1e9, le=1e9)]
-METRICS_IN_WORDS = "; ".join(f"{task}: {', '.join(METRICS[task].names)}" for task in SUPPORTED_TASKS)
+METRICS_IN_WORDS = "; ".join(f"{task}: {', '.join(METRICS[task].names)}" for task in METRICS)
 
 
 class EvaluationSpec(ApiModel):
@@ -566,7 +561,6 @@ def _supported(path: str, words: str) -> Rule:
 
 
 NOT_YET: tuple[Rule, ...] = (
-    _supported("task", "trains {}; other tasks are not there yet"),
     _not_yet(
         "!has(self.distributed) || ((!has(self.distributed.nodes) || self.distributed.nodes == 1) && "
         "(!has(self.distributed.processesPerNode) || self.distributed.processesPerNode == 1) && "
@@ -584,6 +578,14 @@ TEXT_FILES = Rule(
     "text is for task text-generation: the rows of other tasks have columns",
     ".dataset.format",
     check=lambda self: self.dataset.format != "text" or self.task == "text-generation",
+)
+
+BETA_IS_PREFERENCE = Rule(
+    "self.task == 'preference' || !has(self.training) || !has(self.training.preferenceBeta)",
+    "only for task preference",
+    ".training.preferenceBeta",
+    "FieldValueForbidden",
+    lambda self: self.task == "preference" or self.training is None or self.training.preference_beta is None,
 )
 
 
@@ -759,7 +761,7 @@ def _metric_rules(task: Task, metrics: TaskMetrics, bound: Literal["minimum", "m
 
 _BOUNDS: Final[tuple[Literal["minimum", "maximum"], ...]] = ("minimum", "maximum")
 METRIC_RULES: tuple[Rule, ...] = tuple(
-    rule for task in SUPPORTED_TASKS for bound in _BOUNDS for rule in _metric_rules(task, METRICS[task], bound)
+    rule for task, metrics in METRICS.items() for bound in _BOUNDS for rule in _metric_rules(task, metrics, bound)
 )
 """What the gates of `evaluation` may name."""
 
@@ -786,6 +788,7 @@ class FineTuneJobSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         *NOT_YET,
         TEXT_FILES,
+        BETA_IS_PREFERENCE,
         *METHOD_RULES,
         *ONNX_FORM_RULES,
         *LABEL_RULES,
@@ -793,7 +796,7 @@ class FineTuneJobSpec(ApiModel):
         *_IMMUTABLE,
     )
 
-    task: Task = Field(description=f"What the model learns to do. This version trains: {', '.join(SUPPORTED_TASKS)}.")
+    task: Task = Field(description="What the model learns to do; preference is DPO on pairs of answers.")
     model: ModelSpec = Field(description="The base model.")
     dataset: DatasetSpec = Field(description="The rows.")
     method: MethodSpec = Field(default_factory=MethodSpec, description="How the model is tuned. Left out: lora.")

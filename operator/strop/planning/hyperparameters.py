@@ -21,6 +21,7 @@ from strop.planning.labelled import (
     label_learning_rate,
 )
 from strop.planning.methods import learning_rate_of
+from strop.planning.preference import BETA, EPOCHS, WARMUP, preference_learning_rate, sequences_of
 from strop.planning.presets import ModelFacts
 from strop_trainer.plan import (
     LABEL_TASKS,
@@ -59,8 +60,8 @@ def resolve_hyperparameters(
     given = spec.training or TrainingSpec()
     pick = chooser.choose
     labels = spec.task in LABEL_TASKS
-    rate = label_learning_rate(spec, facts) if labels else learning_rate_of(spec, facts)
-    learning_rate = pick("training.learningRate", given.learning_rate, *rate)
+    pairs = spec.task == "preference"
+    learning_rate = pick("training.learningRate", given.learning_rate, *_learning_rate(spec, facts))
     scheduler = pick(
         "training.scheduler",
         given.scheduler,
@@ -68,14 +69,16 @@ def resolve_hyperparameters(
         "falling linearly to zero does as well as or better than cosine (Bergsma et al. 2025, Straight to Zero)",
     )
     if given.max_steps is None:
-        epochs = pick("training.epochs", given.epochs, _EPOCHS, "three passes, as is usual for instruction data")
+        usual = EPOCHS if pairs else (_EPOCHS, "three passes, as is usual for instruction data")
+        epochs = pick("training.epochs", given.epochs, *usual)
     else:
         epochs = _EPOCHS
-    warmup_ratio = pick("training.warmupRatio", given.warmup_ratio, *_warmup(given.max_steps))
+    warmup_ratio = pick("training.warmupRatio", given.warmup_ratio, *(WARMUP if pairs else _warmup(given.max_steps)))
     weight_decay = pick("training.weightDecay", given.weight_decay, 0.0, _no_decay(method))
     max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
     max_length = _max_length(given, method, facts, chooser, _usual_length(spec.task, facts))
-    effective, micro = _batch(spec.dataset.max_rows, given, max_length, chooser)
+    row_tokens = sequences_of(spec.task) * max_length
+    effective, micro = _batch(spec.dataset.max_rows, given, row_tokens, chooser)
     packing = pick(
         "training.packing",
         given.packing,
@@ -103,6 +106,7 @@ def resolve_hyperparameters(
         True,  # noqa: FBT003
         "a run that was interrupted ends as one that was not",
     )
+    beta = pick("training.preferenceBeta", given.preference_beta, *BETA) if pairs else None
     return Hyperparameters(
         learning_rate=learning_rate,
         scheduler=scheduler,
@@ -116,6 +120,7 @@ def resolve_hyperparameters(
         micro_batch_size=micro,
         max_length=max_length,
         packing=packing,
+        preference_beta=beta,
         precision=precision,
         gradient_checkpointing=gradient_checkpointing,
         seed=seed,
@@ -163,6 +168,12 @@ def resolve_checkpoint(spec: FineTuneJobSpec, hyperparameters: Hyperparameters, 
         value, reason = max(1, math.ceil(steps / _CHECKPOINTS_A_RUN)), f"about ten in at most {steps} steps"
     every = chooser.choose("checkpoint.everySteps", given.every_steps if given else None, value, reason)
     return CheckpointPlan(every_steps=every, keep=given.keep) if given else CheckpointPlan(every_steps=every)
+
+
+def _learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
+    if spec.task in LABEL_TASKS:
+        return label_learning_rate(spec, facts)
+    return preference_learning_rate(spec, facts) if spec.task == "preference" else learning_rate_of(spec, facts)
 
 
 def _warmup(max_steps: int | None) -> tuple[float, str]:
@@ -224,7 +235,7 @@ def _max_length(
     )
 
 
-def _batch(rows: int | None, given: TrainingSpec, max_length: int, chooser: Chooser) -> tuple[int, int]:
+def _batch(rows: int | None, given: TrainingSpec, row_tokens: int, chooser: Chooser) -> tuple[int, int]:
     """Return (effective, micro) batch size, the first a multiple of the second."""
     batch, reason = _BATCH, "LoRA loses by large batches (LoRA Without Regret); QLoRA's for 7B and 13B"
     if rows is not None and rows <= _FEW_ROWS:
@@ -236,7 +247,7 @@ def _batch(rows: int | None, given: TrainingSpec, max_length: int, chooser: Choo
             batch, reason = rounded, f"{reason}; a multiple of microBatchSize {micro}"
         return chooser.choose("training.effectiveBatchSize", given.effective_batch_size, batch, reason), micro
     effective = chooser.choose("training.effectiveBatchSize", given.effective_batch_size, batch, reason)
-    limit = max(1, _PASS_TOKENS // max_length)
+    limit = max(1, _PASS_TOKENS // row_tokens)
     micro = max(size for size in range(1, min(effective, limit) + 1) if effective % size == 0)
     return effective, chooser.choose(
         "training.microBatchSize",

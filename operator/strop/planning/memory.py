@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from strop.planning.preference import sequences_of
 from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
 from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, MemoryEstimate, Precision, Task, TrainingPlan
@@ -81,9 +82,9 @@ def pass_tokens(training: TrainingPlan, *, accelerator: bool) -> int:
     with the fewest tokens that has a place. Hence a pass with less than the average may get a row as long as what it
     has, and the pass of the longest row gets no more than its share of an average one besides.
     """
-    h = training.hyperparameters
-    rows, length = h.micro_batch_size, h.max_length
-    tokens = rows * (length + (training.method.virtual_tokens or 0))
+    h, sequences = training.hyperparameters, sequences_of(training.task)
+    rows, length = h.micro_batch_size, sequences * h.max_length
+    tokens = rows * (length + sequences * (training.method.virtual_tokens or 0))
     if accelerator or not _packs(training):
         return tokens
     filled = CPU_PASS_TOKENS + min(length, CPU_PASS_TOKENS)

@@ -8,7 +8,6 @@ from typing import Final
 
 from strop.api import names
 from strop.api.finetunejob import (
-    SUPPORTED_TASKS,
     DataSource,
     FineTuneJobSpec,
     OnnxSpec,
@@ -27,6 +26,7 @@ from strop.planning.presets import ModelFacts, model_facts
 from strop.planning.quantities import GIB, format_bytes, memory_quantity
 from strop_trainer.plan import (
     LABEL_TASKS,
+    METRICS,
     PROMPT_METHODS,
     ArtifactPlan,
     DataFile,
@@ -223,8 +223,8 @@ def _authorities(scheme: str, sources: Iterable[str]) -> list[str]:
 
 def _refuse_unsupported(spec: FineTuneJobSpec) -> None:
     """Refuse what admission refuses, too: a job may have been admitted by the schema of a newer version."""
-    if spec.task not in SUPPORTED_TASKS:
-        raise _unsupported("task", spec.task, SUPPORTED_TASKS)
+    if spec.task not in METRICS:
+        raise _unsupported("task", spec.task, tuple(METRICS))
     accelerators = spec.compute.resources.accelerators if spec.compute.resources else None
     if accelerators is not None and accelerators > 1:
         raise _unsupported("compute.resources.accelerators", str(accelerators), ("0", "1"))
