@@ -91,8 +91,8 @@ def tiny_llama(
         tie_word_embeddings: whether the output layer shares the embedding.
         seed: of the random weights.
         architecture: a transformers model type whose configuration has Llama's field names, such as qwen2 or mistral.
-        head_dim: width of one attention head; hidden_size / 4 where left out. The four heads together must not be as
-            wide as the vocabulary: ONNX Runtime 1.32 computes wrong logits there.
+        head_dim: width of one attention head; hidden_size / 4 where left out. Neither the four heads together nor
+            the MLP (twice hidden_size) may be as wide as the vocabulary: ONNX Runtime 1.32 computes wrong logits there.
         configuration: further fields of the configuration.
     """
     import torch  # noqa: PLC0415

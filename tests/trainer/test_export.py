@@ -15,24 +15,75 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.export.genai import ARCHITECTURES, architecture_of, check_exportable, export_onnx
+from strop_trainer.export.genai import ROPE_TYPES, architecture_of, check_exportable, export_onnx, rope_type_of
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.runners import LogitsRunner, model_file, weight_precision
+from strop_trainer.export.shared_base import build_base
+from strop_trainer.methods import load_tokenizer
 from strop_trainer.plan import ProofPlan
 from strop_trainer.proof import ProofRow, prove
+from strop_trainer.sources.model_folder import check_model_folder
 from tests.support.models import tiny_llama
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
-FAMILIES = {
-    "granite": "GraniteForCausalLM",
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-}
+SCALED = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 32}
+
+
+def longrope(pairs: int, **more: Any) -> dict[str, Any]:
+    """Positions scaled as in Phi's long models: otherwise for rows of more than 32 tokens, each pair by its factor."""
+    short, long = [1 + 0.01 * pair for pair in range(pairs)], [1 + 0.5 * pair for pair in range(pairs)]
+    return {**SCALED, "short_factor": short, "long_factor": long, **more}
+
+
+def rope(theta: float) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+LLAMA3_ROPE = {
+    **rope(500_000.0), "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+WIDE = {"hidden_size": 256, "vocab_size": 520}
+"""Of a vocabulary that no other matrix is as wide as, see `tiny_llama`."""
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma-3": ("gemma3_text", {"sliding_window": 24, "query_pre_attn_scalar": 16, "layers": 6}),
+    "granite": ("granite", {}),
+    "llama-3": ("llama", {"tie_word_embeddings": False, "rope_parameters": rope(500_000.0)}),
+    "llama-3.1": ("llama", {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE}),
+    "llama-3.2": ("llama", {"rope_parameters": LLAMA3_ROPE}),
+    "mistral": ("mistral", {"tie_word_embeddings": False, "sliding_window": None, "rope_parameters": rope(1e6)}),
+    "mistral-0.1": ("mistral", {"tie_word_embeddings": False, "sliding_window": 24}),
+    "phi-3-mini-4k": (
+        "phi3", {"tie_word_embeddings": False, "original_max_position_embeddings": 512, "sliding_window": 24}
+    ),
+    "phi-3-mini-128k": (
+        "phi3",
+        {"tie_word_embeddings": False, "original_max_position_embeddings": 32, "rope_parameters": longrope(8)},
+    ),
+    "phi-3.5-mini": (
+        "phi3",
+        {
+            "tie_word_embeddings": False, "original_max_position_embeddings": 32, "sliding_window": 400,
+            "rope_parameters": longrope(8),
+        },
+    ),
+    "phi-4": (
+        "phi3",
+        {"tie_word_embeddings": False, "original_max_position_embeddings": 512, "rope_parameters": rope(250_000.0)},
+    ),
+    "phi-4-mini": (
+        "phi3",
+        {"original_max_position_embeddings": 32, "rope_parameters": longrope(24, partial_rotary_factor=0.75), **WIDE},
+    ),
+    "qwen-2.5": ("qwen2", {"rope_parameters": rope(1e6)}),
+    "qwen-2.5-7b": ("qwen2", {"tie_word_embeddings": False, "rope_parameters": rope(1e6)}),
+    "qwen-3": ("qwen3", {"head_dim": 32, "rope_parameters": rope(1e6)}),
+    "qwen-3-8b": ("qwen3", {"tie_word_embeddings": False, "head_dim": 32, "rope_parameters": rope(1e6)}),
+    "smollm2": ("llama", {"rope_parameters": rope(100_000.0)}),
+    "smollm3": ("smollm3", {}),
+}  # fmt: skip
+"""What sets a family apart, small: windows, scaled positions and heads so that a row of 61 tokens feels them."""
 IDS = list(range(40, 60))
 
 
@@ -99,20 +150,73 @@ def test_an_adapter_with_broken_weights_is_not_merged(tmp_path: Path) -> None:
         merge_adapter(base, tmp_path / "adapter", tmp_path / "merged")
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_each_family_that_is_offered_is_exported_right(family: str, tied: bool, tmp_path: Path) -> None:
-    own = {"original_max_position_embeddings": 512} if family == "phi3" else {}
-    merged = tiny_llama(tmp_path / "merged", architecture=family, tie_word_embeddings=tied, **own)
-    assert architecture_of(merged) == FAMILIES[family]
-    export_onnx(merged, tmp_path / "onnx", "fp32")
-    (found,) = prove(merged, {"fp32": tmp_path / "onnx"}, [ProofRow([*IDS, 2], 10, "")], ProofPlan(), 8)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_that_is_offered_is_tuned_merged_exported_and_proven(family: str, tmp_path: Path) -> None:
+    architecture, own = FAMILIES[family]
+    base = tiny_llama(tmp_path / "base", architecture=architecture, **own)
+    check_exportable(base)
+    merge_adapter(base, adapter_for(base, tmp_path / "adapter"), tmp_path / "merged")
+    export_onnx(tmp_path / "merged", tmp_path / "onnx", "fp32")
+    rows = [ProofRow([*IDS, 2], 10, ""), ProofRow([7 * index % 500 for index in range(61)], 40, "")]
+    (found,) = prove(tmp_path / "merged", {"fp32": tmp_path / "onnx"}, rows, ProofPlan(), 8)
     assert found.reasons == ()
     assert found.measured.max_logit_difference < 1e-5
+    with torch.no_grad():
+        models = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("base", "merged")]
+        before, after = (model(torch.tensor([IDS])).logits for model in models)
+    assert (before - after).abs().max() > 1e-2, "the adapter changes nothing"
 
 
-def test_all_families_that_are_offered_are_tried() -> None:
-    assert set(FAMILIES.values()) == ARCHITECTURES
+def test_all_architectures_that_are_offered_are_tried(tmp_path: Path) -> None:
+    tried = set()
+    for name, (architecture, own) in FAMILIES.items():
+        folder = tiny_llama(tmp_path / name, architecture=architecture, **own)
+        tried.add((architecture_of(folder), rope_type_of(folder)))
+    assert tried == {(name, kind) for name, kinds in ROPE_TYPES.items() for kind in kinds}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "scaled", "expected"),
+    [
+        ("llama", {"rope_type": "dynamic", "factor": 2.0}, "positions scaled by dynamic, .* supports default, llama3"),
+        ("qwen2", {"rope_type": "yarn", "factor": 4.0}, "positions scaled by yarn, .* supports default"),
+        ("mistral", {"type": "linear", "factor": 2.0}, "positions scaled by linear, .* supports default"),
+    ],
+)
+def test_positions_that_the_builder_would_leave_unscaled_are_refused(
+    architecture: str, scaled: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    folder = tiny_llama(tmp_path / "model", architecture=architecture)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    (folder / "config.json").write_text(json.dumps(config | {"rope_scaling": scaled}))
+    with pytest.raises(TrainerError, match=expected) as caught:
+        check_exportable(folder)
+    assert caught.value.exit_code == ExitCode.BAD_CONFIGURATION
+
+
+def test_a_folder_that_names_code_which_transformers_has_itself_is_loaded_without_it(tmp_path: Path) -> None:
+    # As microsoft/Phi-4-mini-instruct has it; nothing of it is there to be run.
+    base = tiny_llama(tmp_path / "base", architecture="phi3", original_max_position_embeddings=512)
+    code = {
+        "AutoConfig": "configuration_phi3.Phi3Config",
+        "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+        "AutoTokenizer": "owner/other",
+    }
+    config = json.loads((base / "config.json").read_text()) | {"auto_map": code}
+    (base / "config.json").write_text(json.dumps(config))
+    found = check_model_folder(base, "pvc://models/phi", chat=True)
+    assert found.architecture == "Phi3ForCausalLM"
+    load_tokenizer(base)
+    merge_adapter(base, adapter_for(base, tmp_path / "adapter"), tmp_path / "merged")
+    assert "auto_map" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+    build_base(base, tmp_path / "adapter", tmp_path / "graph", "fp32")
+    # phi-3-small is one that transformers does not know.
+    (base / "config.json").write_text(
+        json.dumps(config | {"model_type": "phi3small", "architectures": ["Phi3SmallForCausalLM"]})
+    )
+    with pytest.raises(TrainerError, match="needs remote code: transformers knows no phi3small itself"):
+        check_model_folder(base, "hf://microsoft/Phi-3-small-8k-instruct", chat=True)
 
 
 def test_heads_wider_than_their_share_are_exported_right(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_model_folder_and_its_fingerprint(tmp_path: Path) -> None:
         (
             lambda f: (f / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoModel": "x.X"}}'),
             ExitCode.BAD_CONFIGURATION,
-            "its own code",
+            "needs remote code: transformers knows no x itself",
         ),
         (
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'),

@@ -7,25 +7,27 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from strop_trainer.errors import TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import OnnxPrecision
 
-ARCHITECTURES = frozenset(
-    {
-        "GraniteForCausalLM",
-        "LlamaForCausalLM",
-        "MistralForCausalLM",
-        "Phi3ForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM",
-        "SmolLM3ForCausalLM",
-    }
-)
-"""Those whose export is proven right by our tests; the builder knows more."""
+ROPE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "Gemma3ForCausalLM": ("default",),
+    "GraniteForCausalLM": ("default",),
+    "LlamaForCausalLM": ("default", "llama3"),
+    "MistralForCausalLM": ("default",),
+    "Phi3ForCausalLM": ("default", "longrope"),
+    "Qwen2ForCausalLM": ("default",),
+    "Qwen3ForCausalLM": ("default",),
+    "SmolLM3ForCausalLM": ("default",),
+}
+"""Architecture → how its positions may be scaled: what our tests prove right. The builder knows more, and leaves out
+some of what it does not know."""
+ARCHITECTURES: Final = frozenset(ROPE_TYPES)
 
 EXECUTION_PROVIDER = "cpu"
 
@@ -37,17 +39,32 @@ def architecture_of(model: Path) -> str:
     return str(named[0])
 
 
+def rope_type_of(model: Path) -> str:
+    """Return how a Hugging Face folder's configuration has its positions scaled, such as `default` or `longrope`."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = rope.get("full_attention", rope)
+    found = str(rope.get("rope_type") or rope.get("type") or "default")
+    # Early Phi-3 folders call it by the names of its forerunners.
+    return "longrope" if config.get("model_type") == "phi3" and found in {"su", "yarn"} else found
+
+
 def check_exportable(model: Path) -> None:
     """Refuse a model whose architecture cannot be exported, before anything is trained.
 
     Raises:
-        TrainerError: the architecture is not supported (exit 78).
+        TrainerError: the architecture, or how its positions are scaled, is not supported (exit 78).
     """
     found = architecture_of(model)
+    alone = "with `output.onnx.enabled: false` the adapter alone is published"
     if found not in ARCHITECTURES:
         raise bad_configuration(
-            f"model: found architecture {found}, ONNX export supports {', '.join(sorted(ARCHITECTURES))}; "
-            "with `output.onnx: []` the adapter alone is published"
+            f"model: found architecture {found}, ONNX export supports {', '.join(sorted(ARCHITECTURES))}; {alone}"
+        )
+    rope, allowed = rope_type_of(model), ROPE_TYPES[found]
+    if rope not in allowed:
+        raise bad_configuration(
+            f"model: found positions scaled by {rope}, ONNX export of {found} supports {', '.join(allowed)}; {alone}"
         )
 
 
@@ -83,7 +100,9 @@ def build(model: Path, out: Path, precision: OnnxPrecision, options: Sequence[st
 
         arguments = (None, str(model), str(out), precision, EXECUTION_PROVIDER, cache)
         try:
-            parsed = parse_extra_options(*arguments, ["hf_token=false", *options])
+            # A cache of the window's size is what ONNX Runtime GenAI 0.18 cannot fill with a longer prompt.
+            parsed = parse_extra_options(*arguments, ["hf_token=false", "windowed_kv_cache=false", *options])
+            _name_as_read(parsed["hf_details"]["hf_config"])
             create_model(*arguments, **parsed)
         except Exception as error:
             shutil.rmtree(out, ignore_errors=True)
@@ -91,3 +110,16 @@ def build(model: Path, out: Path, precision: OnnxPrecision, options: Sequence[st
             raise TrainerError(
                 ExitCode.INTERNAL, f"ONNX export in {precision} failed: {type(error).__name__}: {error} ({last})"
             ) from error
+
+
+def _name_as_read(config: Any) -> None:
+    """Give a configuration the names by which builder 0.18 reads what transformers 5 writes under others."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":  # Phi-3 128k, Phi-3.5, Phi-4-mini
+        rope["type"] = "longrope"
+    if "full_attention" in rope:  # Gemma 3: positions of its own for layers that see a window
+        config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
+        config.rope_parameters = dict(rope["full_attention"])
+    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
+        # Phi-3 4k, early Mistral: each layer sees a window, which would be left out.
+        config.layer_types = ["sliding_attention"] * config.num_hidden_layers

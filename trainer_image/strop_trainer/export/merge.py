@@ -25,7 +25,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path | None) -> Any:
         base, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    merged.config.dtype = torch.float32
+    _plain(merged.config)
     if out is not None:
         merged.save_pretrained(out)
         AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(out)
@@ -52,6 +52,15 @@ def save_tuned(model: Any, base: Path, out: Path) -> None:
     # Training does without the cache, where there is one.
     if hasattr(config := AutoConfig.from_pretrained(base, local_files_only=True), "use_cache"):
         model.config.use_cache = config.use_cache
-    model.config.dtype = torch.float32
+    _plain(model.config)
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(out)
+
+
+def _plain(config: Any) -> None:
+    """Make a configuration one of fp32 weights that names no code: what the base's folder brings is not copied."""
+    import torch  # noqa: PLC0415
+
+    config.dtype = torch.float32
+    if hasattr(config, "auto_map"):
+        del config.auto_map

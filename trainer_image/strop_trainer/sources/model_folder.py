@@ -6,6 +6,7 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,19 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
     if config is None:
         raise missing_input(f"{where} has no config.json: expected a Hugging Face model folder")
     tokenizer = _json(path, "tokenizer_config.json", source)
-    if config.get("auto_map") or (tokenizer or {}).get("auto_map"):
-        raise bad_configuration(
-            f"{where} brings its own code (auto_map), which is never run: use a natively supported model"
-        )
     model_type, architectures = config.get("model_type"), config.get("architectures") or []
     if not isinstance(model_type, str) or not model_type:
         raise bad_configuration(f"{where}: config.json has no model_type, so its architecture is not known")
+    # Phi-3's and other folders name code that transformers has had of its own since; that is used, and no other.
+    if config.get("auto_map") and not transformers_has(model_type):
+        raise bad_configuration(
+            f"{where} needs remote code: transformers knows no {model_type} itself, and the folder's own code "
+            "(auto_map) is never run; use a natively supported model"
+        )
+    if (tokenizer or {}).get("auto_map"):
+        raise bad_configuration(
+            f"{where} needs remote code for its tokenizer (auto_map), which is never run; use a native one"
+        )
     weight_bytes = _weights(path, source)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise missing_input(f"{where} has no tokenizer: expected tokenizer.json or tokenizer_config.json")
@@ -60,6 +67,20 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
             "take the model's instruct variant, or add its template"
         )
     return ModelFolder(source, path, model_type, str(next(iter(architectures), model_type)), weight_bytes)
+
+
+def transformers_has(model_type: str) -> bool:
+    """Whether transformers has code of its own for a model type; asked of its files, as importing it takes seconds.
+
+    Without transformers it is not told; the trainer, which has it, will.
+    """
+    package = find_spec("transformers")
+    if package is None or not package.submodule_search_locations:
+        return True
+    name = model_type.replace("-", "_")
+    if not name.isidentifier():
+        return False
+    return (Path(package.submodule_search_locations[0]) / "models" / name / f"modeling_{name}.py").is_file()
 
 
 def fingerprint(path: Path, threads: int = 2) -> str:
