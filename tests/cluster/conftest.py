@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.cluster import Cluster, image_archive
 from tests.support.team import Team, release
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -30,13 +31,27 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=True)
 
 
-@pytest.fixture(scope="module")
-def team(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """A namespace with a tiny model, in a cluster that has the operator; removed afterwards."""
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the operator, installed once for all tests that need it."""
     with release(cluster):
-        team = Team(cluster, f"team-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("model"))
-        yield team
-        for job in team.names("finetunejob", "strop.dev"):
-            team.delete(job)
-        team.close()
-        cluster.kubectl("delete", "namespace", team.namespace, "--timeout=120s", check=True)
+        yield cluster
+        # What is being deleted needs the operator for its last step.
+        wait_until(lambda: not ending(cluster), "the deleted jobs are gone", 120)
+
+
+def ending(cluster: Cluster) -> list[str]:
+    """Returns the jobs that are being deleted."""
+    found = cluster.kubectl.get("finetunejobs", "--all-namespaces")["items"]
+    return [job["metadata"]["name"] for job in found if "deletionTimestamp" in job["metadata"]]
+
+
+@pytest.fixture(scope="module")
+def team(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A namespace with a tiny model, in the cluster with the operator; removed afterwards, and not waited for."""
+    team = Team(installed, f"team-{uuid.uuid4().hex[:8]}", tmp_path_factory.mktemp("model"))
+    yield team
+    for job in team.names("finetunejob", "strop.dev"):
+        team.delete(job)
+    team.close()
+    installed.kubectl("delete", "namespace", team.namespace, "--wait=false", check=True)

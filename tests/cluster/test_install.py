@@ -1,53 +1,23 @@
 """The chart on real nodes: install, `helm test`, two replicas, and what a failure looks like."""
 
-import json
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.support.cluster import Cluster, image_archive
-from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
-from tests.support.paths import REPOSITORY
+from tests.support.cluster import Cluster
+from tests.support.helm import NAMESPACE, RELEASE, helm
+from tests.support.team import LEASE_SECONDS, install
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-VALUES: dict[str, Any] = yaml.safe_load((REPOSITORY / "examples" / "demo-values.yaml").read_text())
-LEASE_SECONDS = 5
 POD = "app.kubernetes.io/component=operator"
-
-
-def upgrade(cluster: Cluster, **values: Any) -> None:
-    helm(
-        *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"),
-        values=VALUES | {"controller": {"leaseSeconds": LEASE_SECONDS}} | values,
-        kubeconfig=cluster.kubeconfig,
-        timeout=180,
-    )
 
 
 def helm_test(cluster: Cluster) -> subprocess.CompletedProcess[str]:
     arguments = ("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s")
     return helm(*arguments, kubeconfig=cluster.kubeconfig, check=False)
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Iterator[Cluster]:
-    """The release, in a namespace that enforces the restricted Pod Security Standard; removed if it was not there."""
-    assert image_archive("strop-operator").exists(), "run tests/cluster/build-images operator"
-    found = helm("list", "--namespace", NAMESPACE, "--output", "json", kubeconfig=cluster.kubeconfig).stdout
-    was_there = RELEASE in {each["name"] for each in json.loads(found)}
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
-    upgrade(cluster)
-    yield cluster
-    if was_there:
-        upgrade(cluster)
-    else:
-        helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", kubeconfig=cluster.kubeconfig)
 
 
 def pods(cluster: Cluster) -> list[dict[str, Any]]:
@@ -106,11 +76,11 @@ def test_own_test_fails_where_no_operator_answers(installed: Cluster) -> None:
     assert result.returncode != 0
     log = kubectl("logs", f"{RELEASE}-test", "-n", NAMESPACE, check=True)
     assert "refused" in log.stdout + log.stderr
-    upgrade(installed)
+    install(installed)
 
 
 def test_second_replica_takes_over(installed: Cluster) -> None:
-    upgrade(installed, replicas=2)
+    install(installed, replicas=2)
     assert len(pods(installed)) == 2
     assert installed.kubectl.get("pdb", RELEASE, "-n", NAMESPACE)["status"]["currentHealthy"] == 2
     settle(installed)
@@ -119,5 +89,5 @@ def test_second_replica_takes_over(installed: Cluster) -> None:
     # Killed at once, it cannot give the Lease back.
     installed.kubectl("delete", "pod", first, "-n", NAMESPACE, "--force", "--grace-period=0", check=True)
     wait_until(lambda: holder(installed) not in ("", first), "the other replica holds the Lease", 4 * LEASE_SECONDS)
-    upgrade(installed)
+    install(installed)
     assert len(pods(installed)) == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, image_archive
 from tests.support.data import chat_rows
 from tests.support.helm import CHART, NAMESPACE, RELEASE, helm
 from tests.support.models import tiny_llama
@@ -21,30 +21,35 @@ from tests.support.world import Document, World
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 ON_CPU = {"strop.dev/pool": "cpu"}
+LEASE_SECONDS = 5
 RESOURCES = {"cpu": "900m", "memory": "2Gi"}
 TRAIN_SECONDS = 240.0
 """A tiny model's whole way on a loaded machine."""
 
 
+def install(cluster: Cluster, **values: Any) -> None:
+    """Installs the chart with the demo's values, and others; or brings the release that is there to them."""
+    demo = yaml.safe_load((REPOSITORY / "examples" / "demo-values.yaml").read_text())
+    helm(
+        *("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"),
+        values=demo | {"controller": {"leaseSeconds": LEASE_SECONDS}} | values,
+        kubeconfig=cluster.kubeconfig,
+        timeout=180,
+    )
+
+
 @contextmanager
 def release(cluster: Cluster) -> Iterator[None]:
-    """Installs the chart with the demo's values and pools; removes it if it was not there."""
+    """The chart and the demo's pools, in a namespace that enforces the restricted Pod Security Standard.
+
+    They are removed afterwards if they were not there.
+    """
+    assert image_archive("strop-operator").exists(), "run tests/cluster/build-images operator"
     found = helm("list", "--namespace", NAMESPACE, "--output", "json", kubeconfig=cluster.kubeconfig).stdout
     was_there = RELEASE in {each["name"] for each in json.loads(found)}
-    if not was_there:
-        cluster.kubectl.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": NAMESPACE, "labels": {ENFORCE: "restricted"}},
-            }
-        )
-        helm(
-            *("install", RELEASE, CHART, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"),
-            values=yaml.safe_load((REPOSITORY / "examples" / "demo-values.yaml").read_text()),
-            kubeconfig=cluster.kubeconfig,
-            timeout=180,
-        )
+    labels = {ENFORCE: "restricted"}
+    cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    install(cluster)
     cluster.kubectl("apply", "-f", str(REPOSITORY / "examples" / "pools.yaml"), check=True)
     yield
     if not was_there:
