@@ -27,6 +27,7 @@ from strop_trainer.termination import TerminationMessage
 ROOT: Final = Path(__file__).resolve().parents[1]
 TIME_LIMIT: Final = 900
 """Seconds; a cell takes one to three minutes on two cores."""
+_VERDICTS: Final = {True: "passed", False: "failed"}
 Status = Literal["measured", "refused", "failed", "not run"]
 
 
@@ -45,7 +46,7 @@ class Outcome:
     """Whole process."""
     train_seconds: float = 0.0
     train_peak_bytes: int = 0
-    """Of the process (of rank 0) while it trains."""
+    """Of the process, or of the larger of several, while it trains."""
     peak_bytes: int = 0
     """Of the process at any time: export and proof load the model again, in fp32."""
     trainable_parameters: int = 0
@@ -167,7 +168,7 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
     training = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
     proof = ProofDocument.model_validate_json((version / "proof.json").read_bytes())
     files = Manifest.model_validate_json((version / "manifest.json").read_bytes()).files
-    steps = [line for line in _json_lines(version / "metrics.jsonl") if "peak_bytes" in line]
+    steps = [line for line in _json_lines(version / "metrics.jsonl") if "tokens" in line]
 
     def size(folder: str) -> int:
         return sum(file.size for file in files if file.path.startswith(folder))
@@ -178,7 +179,7 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
         code=code_version(),
         seconds=round(seconds, 1),
         train_seconds=training.stage_seconds["train"],
-        train_peak_bytes=max((int(line["peak_bytes"]) for line in steps), default=0),
+        train_peak_bytes=max(rank.peak_bytes for rank in training.ranks),
         peak_bytes=training.peak_bytes,
         trainable_parameters=training.trainable_parameters,
         parameters=training.base_model.parameters,
@@ -190,15 +191,23 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
         onnx_bytes=size("onnx/"),
         base=training.metrics_base,
         tuned=training.metrics_tuned,
-        proofs=[
-            f"{entry.precision}: logits within {entry.max_logit_difference:.0e}"
-            if entry.passed and entry.max_logit_difference is not None
-            else f"{entry.precision}: {'passed' if entry.passed else 'failed'}"
-            for entry in proof.results
-        ],
+        proofs=proofs_of(proof),
         machine=_machine(),
         day=time.strftime("%Y-%m-%d", time.gmtime()),
     )
+
+
+def proofs_of(document: ProofDocument) -> list[str]:
+    """Return a line a proof: of each export, and of the adapter where it was loaded again."""
+    found: list[tuple[str, bool, float | None]] = [
+        (entry.precision, entry.passed, entry.max_logit_difference) for entry in document.results
+    ]
+    if document.adapter:
+        found.append(("adapter", document.adapter.passed, document.adapter.logit_difference))
+    return [
+        f"{name} within {difference:.0e}" if passed and difference is not None else f"{name} {_VERDICTS[passed]}"
+        for name, passed, difference in found
+    ]
 
 
 def _machine() -> str:

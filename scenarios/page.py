@@ -25,10 +25,11 @@ what it measured.
   it can do. What a job leaves out (learning rate, rank, batch, …) is the planner's choice, as it would be for anybody;
   `strop plan` says why.
 - **Base → tuned** is on held-out rows. For labels, base is the new head before training.
-- **Memory** is the peak of the process (resident) until the last training step. Frozen weights are in bf16, or in four
-  bits; those that are trained in full in fp32. Export and proof come later and load the model once more.
-- **Proof**: the exported ONNX model against PyTorch on held-out rows. Methods that put tokens in front of each row have
-  no ONNX export.
+- **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights are in bf16, or
+  in four bits; those that are trained in full in fp32. Export and proof come later and load the model once more.
+- **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows; and of the
+  saved adapter, loaded again, and the model that was trained, relative to their norm. Methods that put tokens in front
+  of each row have no ONNX export.
 """
 
 PUBLISHED: Final[Mapping[str, tuple[str, str]]] = {

@@ -133,7 +133,7 @@ def measured(seconds: float, peak: float, trained: int, **more: object) -> Outco
         parameters=1000,
         base={"chrf": 10.0, "eval_loss": 3.0},
         tuned={"chrf": 20.5, "eval_loss": 1.5},
-        proofs=["fp32: logits within 1e-05"],
+        proofs=["fp32 within 1e-05"],
         machine="a machine",
         day="2026-01-01",
         **more,  # type: ignore[arg-type]
