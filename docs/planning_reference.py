@@ -14,7 +14,7 @@ from strop.api.finetunejob import FineTuneJobSpec
 from strop.cli.main import app
 from strop.cli.output import shown
 from strop.planning.inputs import Job, Pool
-from strop.planning.presets import PRESETS
+from strop.planning.presets import ARCHITECTURES, PRESETS, TEMPLATES
 from strop.planning.resolve import resolve
 from strop_trainer.exit_codes import DESCRIPTIONS
 
@@ -33,15 +33,26 @@ def models_page() -> str:
         "`pvc://claim/llama-3.1-8b`. Any other model of a supported architecture can be trained, too: say its size in",
         "`spec.model.parameters`, or have it in the folder's name (`…-7B-…`); without either, a job gets a whole node.",
         "",
-        "| preset | sources | parameters | context | licence |",
-        "|---|---|---|---|---|",
+        "Where the layers are known, `method.lora.targetModules` is held to them. No revision is pinned: pin one in",
+        "`model.revision` to repeat a run exactly. phi-3-small is refused: it needs remote code, which is never run.",
+        "",
+        "| preset | sources | parameters | context | layers | ONNX | template | licence |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for preset in PRESETS:
         sources = ", ".join(f"`{source}`" for source in preset.sources)
         size = (
             f"{preset.parameters / 10**9:.2f}B" if preset.parameters >= 10**9 else f"{preset.parameters / 10**6:.0f}M"
         )
-        lines.append(f"| {preset.name} | {sources} | {size} | {preset.context_length} | {preset.licence} |")
+        kind = ARCHITECTURES[preset.architecture]
+        template = f"[{preset.template}](#{preset.template.replace('.', '')})" if preset.template else "-"
+        lines.append(
+            f"| {preset.name} | {sources} | {size} | {preset.context_length} | {', '.join(kind.linear)} | "
+            f"{'yes' if kind.onnx else 'no: the adapter alone'} | {template} | {preset.licence} |"
+        )
+    lines += ["", "## Chat templates", "", "What is peculiar about them. Base models often bring none."]
+    for name, words in TEMPLATES.items():
+        lines += ["", f"### {name}", "", words.strip()]
     return _HEADER + "\n".join(lines) + "\n"
 
 

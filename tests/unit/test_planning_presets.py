@@ -1,11 +1,32 @@
 """What is known of a model before it is fetched."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.api.finetunejob import ModelSpec
-from strop.planning.presets import PRESETS, ModelFacts, Preset, model_facts, parse_parameters, typical_shape
+from strop.api.finetunejob import FineTuneJobSpec, ModelSpec
+from strop.planning.chooser import Chooser
+from strop.planning.inputs import PlanError
+from strop.planning.presets import (
+    ARCHITECTURES,
+    PRESETS,
+    TEMPLATES,
+    ModelFacts,
+    Preset,
+    model_facts,
+    parse_parameters,
+    refusal_of,
+    typical_shape,
+)
+from strop.planning.resolve import resolve_training
+from strop_trainer.export.genai import ARCHITECTURES as EXPORTED
+
+
+def spec_of(source: str, **change: Any) -> FineTuneJobSpec:
+    rows = {"train": [{"source": "configmap://rows/train.jsonl"}]}
+    return FineTuneJobSpec.model_validate({"task": "chat", "model": {"source": source}, "dataset": rows, **change})
 
 
 def facts(source: str, parameters: str | None = None) -> ModelFacts:
@@ -93,3 +114,77 @@ def test_a_size_of_another_form_is_refused() -> None:
     assert parse_parameters("1.5B") == 1_500_000_000
     with pytest.raises(ValueError, match="parameters: found '8', allowed"):
         parse_parameters("8")
+
+
+def test_each_preset_is_of_a_known_architecture_and_template() -> None:
+    assert {preset.architecture for preset in PRESETS} == set(ARCHITECTURES)
+    assert {preset.template for preset in PRESETS} - {None} == set(TEMPLATES)
+
+
+def test_onnx_is_offered_for_what_the_trainer_exports() -> None:
+    assert {name for name, kind in ARCHITECTURES.items() if kind.onnx} == set(ARCHITECTURES) & EXPORTED
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        "microsoft/Phi-3-mini-4k-instruct", "microsoft/Phi-3-mini-128k-instruct", "microsoft/Phi-3-medium-4k-instruct",
+        "microsoft/Phi-3-medium-128k-instruct", "microsoft/Phi-3.5-mini-instruct", "microsoft/phi-4",
+        "microsoft/Phi-4-mini-instruct", "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-8B-Instruct",
+        "meta-llama/Llama-3.3-70B-Instruct", "mistralai/Mistral-7B-Instruct-v0.2",
+        "mistralai/Mistral-7B-Instruct-v0.3", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen3-4B", "google/gemma-3-1b-it",
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    ],
+)  # fmt: skip
+def test_the_models_that_are_promised_have_presets(repository: str) -> None:
+    found = facts(f"hf://{repository}")
+    assert found.basis.startswith("preset ")
+    assert found.architecture is not None
+    assert found.architecture.onnx
+
+
+@pytest.mark.parametrize("source", ["hf://microsoft/Phi-3-small-8k-instruct", "pvc://models/phi-3-small-128k-instruct"])
+def test_phi_3_small_is_refused_since_it_needs_remote_code(source: str) -> None:
+    with pytest.raises(PlanError, match=f"spec.model.source: found {source}: it needs remote code"):
+        resolve_training(spec_of(source), facts(source), Chooser())
+
+
+def test_another_owners_folder_of_that_name_is_not_refused() -> None:
+    assert refusal_of(ModelSpec(source="hf://someone/Phi-3-small-8k-instruct")) is None
+
+
+OLMO = "hf://allenai/OLMo-2-1124-7B-Instruct"
+
+
+def test_a_model_without_onnx_export_publishes_its_adapter() -> None:
+    chooser = Chooser()
+    assert resolve_training(spec_of(OLMO), facts(OLMO), chooser).artifact.onnx == []
+    (why,) = [each.reason for each in chooser.resolved if each.field == "output.onnx.enabled"]
+    assert "no right export" in why
+    assert "the adapter is published" in why
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"output": {"onnx": {}}}, "spec.output.onnx.enabled: found true, allowed for Olmo2ForCausalLM: false"),
+        ({"method": {"type": "full"}}, "spec.output.merged: found false, allowed for method full of Olmo2ForCausalLM"),
+    ],
+)
+def test_what_a_model_without_onnx_export_cannot_publish_is_refused(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(PlanError, match=expected):
+        resolve_training(spec_of(OLMO, **change), facts(OLMO), Chooser())
+
+
+def test_labels_are_exported_in_another_way() -> None:
+    spec = spec_of(OLMO, task="text-classification")
+    assert resolve_training(spec, facts(OLMO), Chooser()).artifact.onnx
+
+
+def test_layers_that_the_model_has_not_are_refused_with_those_it_has() -> None:
+    phi = "hf://microsoft/Phi-3-mini-4k-instruct"
+    allowed = "qkv_proj, o_proj, gate_up_proj, down_proj, lm_head, embed_tokens"
+    with pytest.raises(PlanError, match=f"found q_proj, allowed for Phi3ForCausalLM: {allowed}"):
+        resolve_training(spec_of(phi, method={"lora": {"targetModules": ["q_proj", "o_proj"]}}), facts(phi), Chooser())
+    fine = spec_of(phi, method={"lora": {"targetModules": ["self_attn.qkv_proj", "lm_head"]}})
+    assert resolve_training(fine, facts(phi), Chooser()).method.lora

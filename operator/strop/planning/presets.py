@@ -55,10 +55,24 @@ class Shape(_Frozen):
         return self.layers * block + embeddings
 
 
+class Architecture(_Frozen):
+    """A class of weights that presets have."""
+
+    name: str
+    linear: tuple[str, ...]
+    """Names of the linear layers of a block, which adapters are for."""
+    onnx: bool
+    """Whether the trainer exports it to ONNX as a model that answers in words."""
+
+
 class Preset(_Frozen):
     """A model that Strop knows."""
 
     name: str
+    architecture: str
+    """Class of the weights, one of the file's `architectures`."""
+    template: str | None = None
+    """What its chat template is like, one of the file's `templates`."""
     sources: tuple[str, ...]
     """Hugging Face repositories of this shape, owner/name."""
     licence: str
@@ -69,7 +83,20 @@ class Preset(_Frozen):
     """Tokens; the longest row that the model was made for."""
 
 
+class _Kind(_Frozen):
+    linear: tuple[str, ...]
+    onnx: bool
+
+
+class _Refused(_Frozen):
+    sources: tuple[str, ...]
+    reason: str
+
+
 class _PresetFile(_Frozen):
+    architectures: dict[str, _Kind]
+    templates: dict[str, str]
+    refused: tuple[_Refused, ...]
     presets: tuple[Preset, ...]
 
 
@@ -83,12 +110,21 @@ class ModelFacts(_Frozen):
     context_length: int | None
     basis: str
     """Where this is from, in words."""
+    architecture: Architecture | None = None
+    """None: not known before the model is fetched."""
 
 
-PRESETS: Final[tuple[Preset, ...]] = _PresetFile.model_validate(
+_FILE: Final = _PresetFile.model_validate(
     yaml.safe_load(files("strop.planning").joinpath("presets.yaml").read_text(encoding="utf-8"))
-).presets
+)
+PRESETS: Final[tuple[Preset, ...]] = _FILE.presets
+ARCHITECTURES: Final = {
+    name: Architecture(name=name, linear=kind.linear, onnx=kind.onnx) for name, kind in _FILE.architectures.items()
+}
+TEMPLATES: Final = _FILE.templates
+"""Name → what is peculiar about a chat template."""
 
+_REFUSED: Final = {source.lower(): entry.reason for entry in _FILE.refused for source in entry.sources}
 _BY_REPOSITORY: Final = {source.lower(): preset for preset in PRESETS for source in preset.sources}
 _BY_FOLDER: Final = {source.rpartition("/")[2]: preset for source, preset in _BY_REPOSITORY.items()}
 
@@ -99,8 +135,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     A preset is found by the repository of an hf:// source, else by the last element of the path (a folder named as the
     repository). Without one, `model.parameters` or a size in the name (`…-7B-…`) gives a typical shape of that size.
     """
-    name = _last_element(model.source)
-    repository = model.source.removeprefix("hf://").lower() if model.source.startswith("hf://") else None
+    name, repository = _last_element(model.source), _repository(model)
     preset = _BY_REPOSITORY.get(repository) if repository else _BY_FOLDER.get(name.lower())
     if preset is not None:
         return ModelFacts(
@@ -109,6 +144,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
             family=preset.family,
             context_length=preset.context_length,
             basis=f"preset {preset.name}",
+            architecture=ARCHITECTURES[preset.architecture],
         )
     if model.parameters is not None:
         return _of_size(parse_parameters(model.parameters), f"a typical model of model.parameters, {model.parameters}")
@@ -123,6 +159,19 @@ def model_facts(model: ModelSpec) -> ModelFacts:
         context_length=None,
         basis=f"nothing: no preset is named {name!r}, and model.parameters is not given",
     )
+
+
+def refusal_of(model: ModelSpec) -> str | None:
+    """Return why a model is known not to be tunable, in words; None where nothing is known against it."""
+    folder = _last_element(model.source).lower()
+    if repository := _repository(model):
+        return _REFUSED.get(repository)
+    return next((reason for source, reason in _REFUSED.items() if source.rpartition("/")[2] == folder), None)
+
+
+def _repository(model: ModelSpec) -> str | None:
+    """Return owner/name of an hf:// source, in small letters."""
+    return model.source.removeprefix("hf://").lower() if model.source.startswith("hf://") else None
 
 
 def parse_parameters(text: str) -> int:

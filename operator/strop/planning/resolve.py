@@ -14,6 +14,7 @@ from strop.api.finetunejob import (
     OutputSpec,
     ResourcesSpec,
 )
+from strop.planning.by_model import check_by_model, lacks_onnx
 from strop.planning.chooser import Chooser
 from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
@@ -66,6 +67,7 @@ def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = Non
 
 def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
+    check_by_model(spec, facts)
     method = resolve_method(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
     return TrainingPlan(
@@ -76,7 +78,7 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
         hyperparameters=hyperparameters,
         evaluation=resolve_evaluation(spec, chooser),
         checkpoint=resolve_checkpoint(spec, hyperparameters, chooser),
-        artifact=_artifact(spec, chooser),
+        artifact=_artifact(spec, facts, chooser),
     )
 
 
@@ -101,7 +103,7 @@ def _files(sources: Iterable[DataSource]) -> list[DataFile]:
     return [DataFile(source=item.source, revision=item.revision, sha256=item.sha256) for item in sources]
 
 
-def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
+def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> ArtifactPlan:
     output = spec.output or OutputSpec()
     onnx, encoder = output.onnx, None
     if onnx is None and spec.method.type in PROMPT_METHODS:
@@ -112,6 +114,9 @@ def _artifact(spec: FineTuneJobSpec, chooser: Chooser) -> ArtifactPlan:
             f"ONNX cannot carry the tokens that {spec.method.type} puts in front of each row; the adapter is published",
         )
         onnx = OnnxSpec(enabled=False)
+    elif onnx is None and lacks_onnx(spec, facts):
+        why = f"ONNX Runtime GenAI's builder gives no right export of it ({facts.basis}); the adapter is published"
+        onnx = OnnxSpec(enabled=chooser.choose("output.onnx.enabled", None, False, why))  # noqa: FBT003
     elif onnx is None and spec.task in LABEL_TASKS:
         precisions, why = LABEL_ONNX
         onnx = OnnxSpec(precisions=chooser.choose("output.onnx.precisions", None, precisions, why))

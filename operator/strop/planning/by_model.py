@@ -1,0 +1,58 @@
+"""What a known base model asks of a job: told by its preset, before anything is fetched. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from strop.api import names
+from strop.api.finetunejob import FineTuneJobSpec, OutputSpec
+from strop.planning.inputs import PlanError
+from strop.planning.presets import ModelFacts, refusal_of
+from strop_trainer.plan import LABEL_TASKS
+
+_OUTSIDE_BLOCKS: Final = ("lm_head", "embed_tokens")
+"""Layers that may be adapted as well."""
+
+
+def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
+    """Refuse what the base model is known not to have.
+
+    Raises:
+        PlanError: field, found and allowed.
+    """
+    if reason := refusal_of(spec.model):
+        raise PlanError(names.Reason.UNSUPPORTED, f"spec.model.source: found {spec.model.source}: {reason}")
+    lora, architecture = spec.method.lora, facts.architecture
+    if architecture is None:
+        return
+    if lora is not None and lora.target_modules:
+        allowed = (*architecture.linear, *_OUTSIDE_BLOCKS)
+        wrong = [name for name in lora.target_modules if name.rpartition(".")[2] not in allowed]
+        if wrong:
+            raise PlanError(
+                names.Reason.INVALID,
+                f"spec.method.lora.targetModules: found {', '.join(wrong)}, allowed for {architecture.name}: "
+                f"{', '.join(allowed)} ({facts.basis})",
+            )
+    if lacks_onnx(spec, facts):
+        _check_output(spec.output or OutputSpec(), spec.method.type, architecture.name)
+
+
+def lacks_onnx(spec: FineTuneJobSpec, facts: ModelFacts) -> bool:
+    """Whether the model is known to have no ONNX export for this task."""
+    return facts.architecture is not None and not facts.architecture.onnx and spec.task not in LABEL_TASKS
+
+
+def _check_output(output: OutputSpec, method: str, architecture: str) -> None:
+    if output.onnx is not None and output.onnx.enabled:
+        raise PlanError(
+            names.Reason.UNSUPPORTED,
+            f"spec.output.onnx.enabled: found true, allowed for {architecture}: false; ONNX Runtime GenAI's builder "
+            "gives no right export of it, and the adapter is published without one",
+        )
+    if method == "full" and not output.merged:
+        raise PlanError(
+            names.Reason.INVALID,
+            f"spec.output.merged: found false, allowed for method full of {architecture}: true; it has no ONNX export, "
+            "and nothing else would be published",
+        )
