@@ -213,7 +213,8 @@ def test_no_pass_of_the_trainer_has_more_tokens_than_are_estimated(
 
 @given(SIZES, st.booleans(), st.sampled_from(METHODS))
 def test_the_total_is_the_sum_of_its_parts(source: str, accelerator: bool, method: str) -> None:
-    found = estimate(source, accelerator=accelerator, method__type=method)
+    merged = method == "full"  # not every model has an ONNX export to publish instead
+    found = estimate(source, accelerator=accelerator, method__type=method, output__merged=merged)
     parts = found.weights + found.gradients + found.optimizer + found.activations + found.overhead
     assert found.total == parts
     assert min(found.weights, found.gradients, found.optimizer, found.activations, found.overhead) > 0
