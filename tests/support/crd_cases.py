@@ -658,7 +658,12 @@ BOUNDS: tuple[Bound, ...] = (
         "FineTuneJob", "spec.training.microBatchSize", *_numbers(1, 4096), {"spec.training.effectiveBatchSize": ABSENT}
     ),
     Bound("FineTuneJob", "spec.distributed.nodes", *_numbers(1, 1024), not_yet=True),
-    Bound("FineTuneJob", "spec.distributed.processesPerNode", *_numbers(1, 64), not_yet=True),
+    Bound(
+        "FineTuneJob",
+        "spec.distributed.processesPerNode",
+        *_numbers(1, 64),
+        {"spec.distributed.strategy": "ddp", "spec.training.effectiveBatchSize": ABSENT},
+    ),
     Bound(
         "FineTuneJob",
         "spec.training.preferenceBeta",
@@ -815,13 +820,64 @@ RULES: tuple[RuleCase, ...] = (
         tuple({"metadata.name": name} for name in ("auto", "a.b", "a" * 64)),
     ),
     _not_yet(
-        ".distributed",
-        "trains in one process",
+        ".distributed.nodes",
+        "trains in one pod",
         ({"spec.distributed": ABSENT}, {"spec.distributed": {}}, {"spec.distributed": {"nodes": 1}}),
+        ({"spec.distributed": {"nodes": 2}},),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec.distributed",
+        ".strategy",
+        "none is one rank alone",
         (
-            {"spec.distributed": {"nodes": 2}},
             {"spec.distributed": {"processesPerNode": 2}},
-            *({"spec.distributed": {"strategy": name}} for name in ("ddp", "zero-1", "zero-2", "zero-3")),
+            {"spec.distributed": {"processesPerNode": 2, "strategy": "ddp"}},
+        ),
+        ({"spec.distributed": {"processesPerNode": 2, "strategy": "none"}},),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".method.type",
+        "ranks share the training of full, lora, dora",
+        (
+            *(
+                {"spec.method": {"type": name}, "spec.distributed": {"processesPerNode": 2}}
+                for name in ("full", "lora", "dora")
+            ),
+            {"spec.method": {"type": "ia3"}, "spec.distributed": {"strategy": "none"}},
+        ),
+        (
+            {"spec.method": {"type": "ia3"}, "spec.distributed": {"processesPerNode": 2}},
+            {"spec.method": {"type": "qlora"}, "spec.distributed": {"strategy": "ddp"}},
+        ),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".distributed",
+        "one rank alone trains preference",
+        ({"spec.distributed": {"processesPerNode": 2}},),
+        ({"spec.task": "preference", "spec.evaluation": ABSENT, "spec.distributed": {"processesPerNode": 2}},),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".training.effectiveBatchSize",
+        "must be a multiple of distributed.processesPerNode",
+        (
+            {"spec.distributed": {"processesPerNode": 4}},
+            {"spec.distributed": {"processesPerNode": 3}, "spec.training.effectiveBatchSize": ABSENT},
+            {
+                "spec.distributed": {"processesPerNode": 16},
+                "spec.training.effectiveBatchSize": 16,
+                "spec.training.microBatchSize": ABSENT,
+            },
+        ),
+        (
+            {"spec.distributed": {"processesPerNode": 8}},
+            {"spec.distributed": {"processesPerNode": 3}, "spec.training.microBatchSize": ABSENT},
         ),
     ),
     RuleCase(

@@ -38,13 +38,31 @@ def start_warm(variables: Mapping[str, str], output: Path, errors: Path) -> Base
     return process
 
 
+def start_warm_rank(variables: Mapping[str, str], output: Path, errors: Path) -> BaseProcess:
+    """Start one rank, with torchrun's variables in its environment."""
+    process = _context.Process(target=_rank, args=(dict(variables), str(output), str(errors)), daemon=True)
+    process.start()
+    return process
+
+
 def _trainer(variables: dict[str, str], output: str, errors: str) -> None:
+    _surround(variables, output, errors)
+    from strop_trainer.__main__ import main  # noqa: PLC0415
+
+    sys.exit(main())
+
+
+def _rank(variables: dict[str, str], output: str, errors: str) -> None:
+    _surround(variables, output, errors)
+    from strop_trainer.ranks.rank import main  # noqa: PLC0415
+
+    sys.exit(main())
+
+
+def _surround(variables: dict[str, str], output: str, errors: str) -> None:
     for path, stream in ((output, 1), (errors, 2)):
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(target, stream)
         os.close(target)
     os.environ.clear()
     os.environ.update(variables)
-    from strop_trainer.__main__ import main  # noqa: PLC0415
-
-    sys.exit(main())

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
 from strop.planning.presets import model_facts
-from strop.planning.resolve import resolve_training
+from strop.planning.resolve import resolve, resolve_training
 from strop_trainer.plan import TrainingPlan
-from tests.support.planning import job_of
+from tests.support.planning import job_of, pool_of
 
 
 def training_of(**fields) -> TrainingPlan:
@@ -156,3 +156,27 @@ def test_answers_have_the_length_of_their_task(task: str, tokens: int) -> None:
     training, reasons = reasoned(task=task)
     assert training.evaluation.max_new_tokens == tokens
     assert reasons["evaluation.maxNewTokens"] == ("short answers" if tokens == 64 else "a few sentences")
+
+
+@pytest.mark.parametrize(
+    ("training", "ranks", "expected"),
+    [
+        ({}, 2, (16, 2)),
+        ({}, 3, (18, 2)),
+        ({"microBatchSize": 4}, 3, (24, 4)),
+        ({"effectiveBatchSize": 8}, 8, (8, 1)),
+        ({"effectiveBatchSize": 8, "microBatchSize": 2}, 2, (8, 2)),
+    ],
+)
+def test_each_rank_has_as_many_rows_of_a_step(training: dict[str, int], ranks: int, expected: tuple[int, int]) -> None:
+    plan = resolve(job_of(training=training, distributed={"processesPerNode": ranks}), [pool_of(cpu_per_node="8")])
+    found = plan.training.hyperparameters
+    assert (found.effective_batch_size, found.micro_batch_size) == expected
+
+
+def test_ranks_share_by_ddp_where_nothing_is_said() -> None:
+    plan = resolve(job_of(distributed={"processesPerNode": 2}), [pool_of()])
+    assert (plan.training.distributed.strategy, plan.training.distributed.world_size) == ("ddp", 2)
+    assert any(item.field == "distributed.strategy" for item in plan.resolved)
+    alone = resolve(job_of(), [pool_of()]).training.distributed
+    assert (alone.strategy, alone.world_size) == ("none", 1)

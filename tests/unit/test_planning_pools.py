@@ -9,7 +9,7 @@ from strop.planning.inputs import PlanError, Pool
 from strop.planning.pools import Needs, fit
 from strop.planning.quantities import parse_quantity
 from strop.planning.resolve import resolve
-from tests.support.planning import gpu_pool_of, job_of, pool_of
+from tests.support.planning import SMOLLM, gpu_pool_of, job_of, pool_of
 
 EIGHT_B = "hf://meta-llama/Llama-3.1-8B-Instruct"
 
@@ -107,17 +107,42 @@ def test_each_obstacle_is_named_with_its_numbers(fields: dict, pool: Pool, words
 def test_more_accelerators_than_one_process_uses_are_refused() -> None:
     found = refusal(job_of(compute__resources__accelerators=2), [gpu_pool_of(per_node=4)])
     assert found.reason == "Unsupported"
-    assert "found 2, allowed in this version: 0, 1" in found.message
+    assert "found 2, allowed in this version: 0, 1 (one a rank)" in found.message
 
 
 def test_a_pool_with_too_few_accelerators_or_nodes_does_not_fit() -> None:
     given_ = ResourcesSpec(accelerators=4)
-    needs = Needs(cpu_estimate=None, accelerator_estimate=None, host=None, given=given_, nodes=3)
+    needs = Needs(cpu_estimate=None, accelerator_estimate=None, pod=None, host=None, given=given_, nodes=3, ranks=4)
     assert fit(gpu_pool_of(per_node=2, max_nodes=2), needs).obstacles == (
         "needs 4 accelerators, a node has 2",
         "needs 3 nodes, a job may use 2",
     )
     assert fit(gpu_pool_of(per_node=4, max_nodes=3), needs).obstacles == ()
+
+
+def test_each_rank_has_an_accelerator_and_the_pod_has_the_host_memory_of_all() -> None:
+    two = {"model__source": EIGHT_B, "distributed": {"processesPerNode": 2}}
+    pool = gpu_pool_of(memory="80Gi", per_node=4, memory_per_node="200Gi")
+    plan = resolve(job_of(**two), [pool])
+    assert (plan.placement.resources.accelerators, plan.placement.processes_per_node) == (2, 2)
+    assert refusal(job_of(**two), [gpu_pool_of(memory="80Gi", memory_per_node="200Gi")]).message.endswith(
+        "gpu: needs 2 accelerators, a node has 1"
+    )
+    found = refusal(job_of(**two, compute__resources__accelerators=1), [pool])
+    assert "found 1, allowed in this version: 0, 2 (one a rank)" in found.message
+
+
+def test_ranks_on_cpus_need_a_cpu_each_and_their_memory_together() -> None:
+    full = {"model__source": SMOLLM, "method__type": "full"}
+    one = resolve(job_of(**full), [pool_of()]).placement
+    two = resolve(job_of(**full, distributed__processesPerNode=2), [pool_of()]).placement
+    assert one.estimate
+    assert two.estimate
+    assert two.estimate.total <= one.estimate.total
+    assert parse_quantity(two.resources.memory) > 2 * two.estimate.total
+    assert (one.resources.shared_memory, two.resources.shared_memory) == ("1Gi", "2Gi")
+    found = refusal(job_of(**full, distributed__processesPerNode=2, compute__resources__cpu="1"), [pool_of()])
+    assert "needs 2 CPUs, one a rank, has 1" in found.message
 
 
 def test_resources_that_are_given_are_taken() -> None:
@@ -198,3 +223,21 @@ def test_the_chosen_pool_fits_and_no_cheaper_one_does(pools: list[Pool], source:
             refusal(job_of(model__source=source, compute__pool=pool.name), pools)
     shuffled = random.sample(pools, len(pools))
     assert resolve(job, shuffled) == plan
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_zero_deals_out_more_of_a_rank_with_each_stage(ranks: int) -> None:
+    big = pool_of(cpu_per_node="64", memory_per_node="4Ti")
+    found = {}
+    for strategy in ("ddp", "zero-1", "zero-2", "zero-3"):
+        shared = {"processesPerNode": ranks, "strategy": strategy}
+        estimate = resolve(job_of(model__source=EIGHT_B, method__type="full", distributed=shared), [big])
+        assert estimate.placement.estimate
+        found[strategy] = estimate.placement.estimate
+    parameters = found["ddp"].weights // 4
+    assert found["zero-1"].optimizer == 12 * parameters // ranks
+    assert found["zero-1"].optimizer < found["ddp"].optimizer
+    assert found["zero-2"].gradients < found["zero-1"].gradients
+    assert found["zero-3"].weights < found["zero-2"].weights == found["ddp"].weights
+    totals = [estimate.total for estimate in found.values()]
+    assert totals == sorted(totals, reverse=True)

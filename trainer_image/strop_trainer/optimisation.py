@@ -153,7 +153,7 @@ class DataParallel(Optimisation):
         super().__init__(*arguments)
         self.size = size
         self.wrapped = DistributedDataParallel(
-            as_module(model, self.loss),
+            as_module(model),
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=unused,
@@ -162,7 +162,7 @@ class DataParallel(Optimisation):
     def backward(self, batch: Batch, targets: int, *, counts: bool, last: bool) -> float:
         """As of one process; the gradients of all ranks are averaged, so that each is of targets / ranks."""
         with nullcontext() if last else self.wrapped.no_sync():
-            loss = self.wrapped(batch)
+            loss = self.wrapped(lambda: self.loss(batch))
             (loss / (targets / self.size) if counts else loss * 0.0).backward()
         return float(loss.detach()) if counts else 0.0
 
@@ -171,8 +171,8 @@ class DataParallel(Optimisation):
         del self.wrapped
 
 
-def as_module(model: Any, loss: Loss) -> Any:
-    """Return a module that calls a loss of the model, for wrappers that take over a module's forward pass."""
+def as_module(model: Any) -> Any:
+    """Return a module that calls what it is given, for wrappers that take over a module's forward pass."""
     import torch  # noqa: PLC0415
 
     class Called(torch.nn.Module):
@@ -180,7 +180,7 @@ def as_module(model: Any, loss: Loss) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, batch: Batch) -> Any:
-            return loss(batch)
+        def forward(self, function: Callable[[], Any]) -> Any:
+            return function()
 
     return Called()

@@ -19,6 +19,9 @@ SCHEMA: Final = "strop.dev/plan/v1alpha1"
 CPU_PASS_TOKENS: Final = 512
 """About what a packed forward pass has on a CPU: more are hardly faster, and every token takes memory."""
 
+ZERO_BUCKET: Final = 20_000_000
+"""Numbers that ranks of ZeRO exchange at a time; and about as many weights are put together at a time by zero-3."""
+
 Task = Literal[
     "chat",
     "text-generation",
@@ -55,10 +58,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 OnnxForm = Literal["merged", "adapter", "both"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]
-STRATEGIES: Final[tuple[DistributedStrategy, ...]] = ("none", "ddp")
-"""What this version can do of them."""
 SHARED_METHODS: Final[tuple[MethodType, ...]] = ("full", "lora", "dora")
 """Methods whose training several ranks can share."""
+UNSHARED_TASKS: Final[tuple[Task, ...]] = ("preference",)
+"""Tasks that one rank alone trains."""
 
 
 @dataclass(frozen=True)

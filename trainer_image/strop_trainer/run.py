@@ -70,6 +70,11 @@ class Run:
     published: PublishedVersion | None = None
 
     @property
+    def apart(self) -> bool:
+        """Whether the model's weights are dealt out among the ranks now."""
+        return self.plan.training.distributed.partitions_weights and self.team.joined
+
+    @property
     def output(self) -> str:
         """Name of the model in the registry."""
         return self.plan.placement.output.model

@@ -6,12 +6,13 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from strop_trainer import evaluation, registry, sources
-from strop_trainer.context import say
+from strop_trainer.context import muted, say
 from strop_trainer.device import CPU, prepare_device, release
 from strop_trainer.device import peak_bytes as device_peak_bytes
 from strop_trainer.documents import RankMemory
@@ -183,6 +184,7 @@ def train(run: Run) -> None:
             raise Preempted
         run.peaks = run.team.gather(peak_bytes(), device_peak_bytes(run.device))
         run.team.leave()
+        apart, run.team = run.apart, replace(run.team, joined=False)
     for rank, (memory, device_memory) in enumerate(run.peaks):
         who = f"rank {rank}: " if run.team.size > 1 else ""
         held = f", {device_memory / 1e9:.2f} GB of the {run.device} device's" if run.device != CPU else ""
@@ -190,6 +192,23 @@ def train(run: Run) -> None:
     say(f"  {run.result.tokens_per_second:,.0f} tokens/s")
     if run.team.size > 1 and run.team.leads:
         use_all_threads(run)
+    if apart and run.team.leads:
+        put_together(run, identity)
+
+
+def put_together(run: Run, identity: Mapping[str, str]) -> None:
+    """Load the model anew, whose weights were dealt out, with what was trained from the last checkpoint."""
+    from strop_trainer.checkpoints import load_newest  # noqa: PLC0415 - torch
+
+    del run.loaded
+    give_back_freed_memory()
+    with muted("told in prepare"):
+        run.head.load(run)
+    last = load_newest(run.settings.checkpoints, identity)
+    if last is None or last.step != run.result.steps:
+        raise TrainerError(ExitCode.INTERNAL, "checkpoints: the last one cannot be read")
+    for name, parameter in run.loaded.trainable.items():
+        parameter.data.copy_(last.tensors[f"parameter.{name}"])
 
 
 def use_all_threads(run: Run) -> None:

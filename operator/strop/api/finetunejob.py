@@ -30,6 +30,7 @@ from strop.api.base import (
     StatusModel,
     Timestamp,
 )
+from strop.api.distributed import SHARED_RULES, DistributedSpec
 from strop.api.forms import Form, data_source_hint, model_source_hint, name_hint, size_hint
 from strop_trainer.plan import (
     INITIALIZATIONS,
@@ -40,7 +41,6 @@ from strop_trainer.plan import (
     ONNX_ADAPTER_METHODS,
     ONNX_ADAPTER_MODULES,
     PROMPT_METHODS,
-    DistributedStrategy,
     Initialization,
     MethodType,
     OnnxForm,
@@ -379,16 +379,6 @@ class TrainingSpec(ApiModel):
     )
 
 
-class DistributedSpec(ApiModel):
-    """How many pods and ranks share the work."""
-
-    nodes: Annotated[int, Field(ge=1, le=1024)] | None = Field(default=None, description="Trainer pods. Left out: 1.")
-    processes_per_node: Annotated[int, Field(ge=1, le=64)] | None = Field(
-        default=None, description="Ranks in a pod. Left out: one, or one an accelerator."
-    )
-    strategy: DistributedStrategy | None = Field(default=None, description="How ranks share model state.")
-
-
 class ResourcesSpec(ApiModel):
     """Resources of one trainer pod."""
 
@@ -397,7 +387,9 @@ class ResourcesSpec(ApiModel):
     )
     memory: MemoryQuantity | None = Field(default=None, description="Memory, such as 8Gi. Left out: by the estimate.")
     accelerators: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        default=None, description="Accelerators, of the kind that the pool has."
+        default=None,
+        description="Accelerators, of the kind that the pool has: none, or one a rank. Left out: one a rank where the "
+        "pool has some.",
     )
 
 
@@ -525,13 +517,6 @@ class OutputSpec(ApiModel):
     )
 
 
-def _one_process(self: FineTuneJobSpec) -> bool:
-    shared = self.distributed
-    return shared is None or (
-        shared.nodes in (None, 1) and shared.processes_per_node in (None, 1) and shared.strategy in (None, "none")
-    )
-
-
 def _not_yet(
     rule: str, message: str, field_path: str, check: Callable[[Any], bool], found: Found | None = None
 ) -> Rule:
@@ -562,12 +547,10 @@ def _supported(path: str, words: str) -> Rule:
 
 NOT_YET: tuple[Rule, ...] = (
     _not_yet(
-        "!has(self.distributed) || ((!has(self.distributed.nodes) || self.distributed.nodes == 1) && "
-        "(!has(self.distributed.processesPerNode) || self.distributed.processesPerNode == 1) && "
-        "(!has(self.distributed.strategy) || self.distributed.strategy == 'none'))",
-        "trains in one process: nodes 1, processesPerNode 1, strategy none",
-        ".distributed",
-        _one_process,
+        "!has(self.distributed) || !has(self.distributed.nodes) || self.distributed.nodes == 1",
+        "trains in one pod: leave it out, or 1; its ranks are processesPerNode",
+        ".distributed.nodes",
+        lambda self: self.distributed is None or self.distributed.nodes in {None, 1},
     ),
     _supported("training.precision", "trains in {}; other precisions are not there yet"),
 )
@@ -792,6 +775,7 @@ class FineTuneJobSpec(ApiModel):
         *METHOD_RULES,
         *ONNX_FORM_RULES,
         *LABEL_RULES,
+        *SHARED_RULES,
         *METRIC_RULES,
         *_IMMUTABLE,
     )

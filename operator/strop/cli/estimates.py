@@ -10,7 +10,7 @@ from strop.cli.notes import size_missing
 from strop.cli.planned import jobs_in
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
-from strop.planning.memory import estimate_memory, host_bytes
+from strop.planning.memory import estimate_memory, host_bytes, pod_bytes
 from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve_training
 from strop_trainer.plan import MemoryEstimate, TrainingPlan
@@ -18,14 +18,16 @@ from strop_trainer.plan import MemoryEstimate, TrainingPlan
 
 @dataclass(frozen=True)
 class Estimated:
-    """What a job needs on a CPU and on an accelerator."""
+    """What a rank of a job, and its pod, need on CPUs and on accelerators."""
 
     job: Job
     training: TrainingPlan
     cpu: MemoryEstimate
     accelerator: MemoryEstimate
+    pod: int
+    """Bytes of the memory of a pod without accelerators."""
     host: int
-    """Bytes of the pod's memory beside the accelerator."""
+    """Bytes of the pod's memory beside the accelerators."""
 
 
 def estimate_files(files: Sequence[str], namespace: str | None, only: str | None) -> list[Estimated]:
@@ -50,4 +52,5 @@ def _estimated(job: Job) -> Estimated:
         estimate_memory(facts.shape, facts.parameters, training, accelerator=on, basis=facts.basis)
         for on in (False, True)
     )
-    return Estimated(job, training, cpu, accelerator, host_bytes(facts.parameters, training))
+    pod, host = pod_bytes(cpu, facts.parameters, training), host_bytes(facts.parameters, training)
+    return Estimated(job, training, cpu, accelerator, pod, host)

@@ -40,10 +40,10 @@ def memory_note(job: Job, *, accelerators: int | None) -> str | None:
         needs = needs_of(given, facts, resolve_training(job.spec, facts, Chooser()))
     except PlanError:
         return None
-    if needs.cpu_estimate is None or needs.host is None:
+    if needs.pod is None or needs.host is None:
         return None
     count = given.accelerators if accelerators is None else accelerators
-    beside, alone = needs.host, needs.cpu_estimate.total
+    beside, alone = needs.host, needs.pod
     needed = min(beside, alone) if count is None else (beside if count else alone)
     if parse_quantity(given.memory) >= needed:
         return None

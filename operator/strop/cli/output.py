@@ -30,6 +30,8 @@ def show_plan(console: Console, planned: Planned) -> None:
         soft_wrap=True,
     )
     place = f"pool {placement.pool}: {placement.resources.cpu} CPUs, {placement.resources.memory}"
+    if placement.processes_per_node > 1:
+        place += f", {placement.processes_per_node} ranks ({plan.training.distributed.strategy})"
     if placement.resources.accelerator:
         place += f", {placement.resources.accelerators} {placement.resources.accelerator}"
     console.print(place + (" (no pool was given)" if planned.embedded else ""))
@@ -38,7 +40,7 @@ def show_plan(console: Console, planned: Planned) -> None:
         table.add_row(resolution.field, shown(resolution.value), escape(resolution.reason))
     console.print(table)
     if placement.estimate:
-        console.print(_estimate_line(placement.estimate), soft_wrap=True)
+        console.print(_estimate_line(placement.estimate, placement.processes_per_node), soft_wrap=True)
     console.print()
 
 
@@ -48,7 +50,12 @@ def show_estimate(console: Console, found: Estimated) -> None:
     table = _table("Memory", "On a CPU", "On an accelerator")
     for part in (*_PARTS, "total"):
         table.add_row(part, *(format_bytes(getattr(estimate, part)) for estimate in (found.cpu, found.accelerator)))
-    table.add_row("the pod beside it", "", format_bytes(found.host))
+    ranks = found.training.distributed.world_size
+    table.add_row(
+        "the pod beside it" if ranks == 1 else f"the pod of {ranks} ranks",
+        "" if ranks == 1 else format_bytes(found.pod),
+        format_bytes(found.host),
+    )
     console.print(table)
     h = found.training.hyperparameters
     console.print(
@@ -85,9 +92,10 @@ def shown(value: Any) -> str:
     return escape(f"{value:g}" if isinstance(value, float) else str(value))
 
 
-def _estimate_line(estimate: MemoryEstimate) -> str:
+def _estimate_line(estimate: MemoryEstimate, ranks: int) -> str:
+    of = " of a rank" if ranks > 1 else ""
     parts = ", ".join(f"{part} {format_bytes(getattr(estimate, part))}" for part in _PARTS)
-    return f"memory {format_bytes(estimate.total)} = {parts} (by {estimate.basis})"
+    return f"memory{of} {format_bytes(estimate.total)} = {parts} (by {estimate.basis})"
 
 
 def _metric(value: float | None) -> str:

@@ -10,6 +10,7 @@ import math
 from typing import Final
 
 from strop.api import names
+from strop.api.distributed import ranks_of
 from strop.api.finetunejob import FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import PlanError
@@ -78,7 +79,7 @@ def resolve_hyperparameters(
     max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
     max_length = _max_length(given, method, facts, chooser, _usual_length(spec.task, facts))
     row_tokens = sequences_of(spec.task) * max_length
-    effective, micro = _batch(spec.dataset.max_rows, given, row_tokens, chooser)
+    effective, micro = _batch(spec.dataset.max_rows, given, row_tokens, chooser, ranks_of(spec))
     packing = pick(
         "training.packing",
         given.packing,
@@ -235,20 +236,22 @@ def _max_length(
     )
 
 
-def _batch(rows: int | None, given: TrainingSpec, row_tokens: int, chooser: Chooser) -> tuple[int, int]:
-    """Return (effective, micro) batch size, the first a multiple of the second."""
+def _batch(rows: int | None, given: TrainingSpec, row_tokens: int, chooser: Chooser, ranks: int) -> tuple[int, int]:
+    """Return (effective, micro) batch size, the first a multiple of the second and of the ranks."""
     batch, reason = _BATCH, "LoRA loses by large batches (LoRA Without Regret); QLoRA's for 7B and 13B"
     if rows is not None and rows <= _FEW_ROWS:
         batch, reason = _SMALL_BATCH, f"few rows (at most {rows}): smaller batches give more steps"
     micro = given.micro_batch_size
-    if micro is not None:
-        rounded = math.ceil(batch / micro) * micro
-        if rounded != batch:
-            batch, reason = rounded, f"{reason}; a multiple of microBatchSize {micro}"
-        return chooser.choose("training.effectiveBatchSize", given.effective_batch_size, batch, reason), micro
+    unit = (micro or 1) * ranks
+    rounded = math.ceil(batch / unit) * unit
+    if rounded != batch:
+        shared = f" x {ranks} ranks" if ranks > 1 else ""
+        batch, reason = rounded, f"{reason}; a multiple of {f'microBatchSize {micro}' if micro else '1'}{shared}"
     effective = chooser.choose("training.effectiveBatchSize", given.effective_batch_size, batch, reason)
+    if micro is not None:
+        return effective, micro
     limit = max(1, _PASS_TOKENS // row_tokens)
-    micro = max(size for size in range(1, min(effective, limit) + 1) if effective % size == 0)
+    micro = max(size for size in range(1, min(effective, limit) + 1) if effective % (size * ranks) == 0)
     return effective, chooser.choose(
         "training.microBatchSize",
         None,

@@ -11,7 +11,7 @@ from typing import Final
 from strop.planning.preference import sequences_of
 from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
-from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, MemoryEstimate, Precision, Task, TrainingPlan
+from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, ZERO_BUCKET, MemoryEstimate, Precision, Task, TrainingPlan
 
 BYTES: Final[dict[Precision, int]] = {"fp32": 4, "bf16": 2, "fp16": 2}
 FP32: Final = BYTES["fp32"]
@@ -19,6 +19,8 @@ NF4_BYTES: Final = 0.52
 """A weight in 4 bits, and its share of a block's scale, itself of 8 bits (Dettmers et al. 2023, §3): 0.516."""
 RUNTIME_BYTES: Final = GIB
 """Python, torch, transformers and their buffers in a process without a model: 0.9 GiB seen, and slack."""
+LAUNCHER_BYTES: Final = GIB // 2
+"""What starts the ranks of a pod and waits for them: Python and torch without a model, 0.3 GiB seen."""
 ACCELERATOR_RUNTIME_BYTES: Final = GIB
 """Context of the accelerator's driver and kernels' workspaces."""
 FRAGMENTATION: Final = 1.1
@@ -190,14 +192,13 @@ def export_bytes(parameters: int, training: TrainingPlan) -> int:
 def estimate_memory(
     shape: Shape, parameters: int, training: TrainingPlan, *, accelerator: bool, basis: str
 ) -> MemoryEstimate:
-    """Return the estimate for the memory that training uses: the accelerator's, or the pod's on a CPU.
+    """Return the estimate for the memory that training uses, of one rank: on its accelerator, or of its process.
 
-    On a CPU `overhead` also covers by how much export needs more than training, since both share the pod's memory.
+    On a CPU, where one rank has the pod for itself, `overhead` also covers by how much export needs more than training.
     """
     trained = trained_parameters(shape, parameters, training)
-    weights = weight_bytes(shape, parameters, training)
-    gradients = trained * FP32
-    optimizer = trained * _ADAM_BYTES
+    whole = weight_bytes(shape, parameters, training)
+    weights, gradients, optimizer, loading = _dealt_out(trained, whole, training)
     activations = activation_bytes(shape, training, accelerator=accelerator)
     in_use = weights + gradients + optimizer + activations
     if accelerator:
@@ -206,8 +207,10 @@ def estimate_memory(
         layers = layer_bytes(shape, training, accelerator=False)
         # What was loaded to be quantized leaves holes in the heap: 2.5 bytes a parameter seen.
         holes = FP32 * parameters if training.method.type == "qlora" else 0
-        training_peak = in_use + round(layers * (HEAP_FRAGMENTATION - 1)) + holes
-        overhead = RUNTIME_BYTES + max(training_peak, export_bytes(parameters, training)) - in_use
+        peak = max(in_use + round(layers * (HEAP_FRAGMENTATION - 1)) + holes, loading)
+        if training.distributed.world_size == 1:
+            peak = max(peak, export_bytes(parameters, training))
+        overhead = RUNTIME_BYTES + peak - in_use
     return MemoryEstimate(
         weights=weights,
         gradients=gradients,
@@ -219,9 +222,51 @@ def estimate_memory(
     )
 
 
+def _dealt_out(trained: int, weights: int, training: TrainingPlan) -> tuple[int, int, int, int]:
+    """Return what a rank has in training of weights, gradients and optimizer state, and what it has while it loads.
+
+    ZeRO (Rajbhandari et al. 2020, §5) deals out the optimizer's state, with a copy of what is trained that it steps on;
+    from stage 2 on the gradients; from stage 3 on the weights, of which some are put together at a time. What is
+    exchanged goes through two buffers. Each rank loads the whole model first.
+
+    Args:
+        trained: parameters.
+        weights: bytes of all of them, in one place.
+        training: what is computed.
+    """
+    distributed, gradients = training.distributed, trained * FP32
+    if not distributed.is_zero:
+        return weights, gradients, trained * _ADAM_BYTES, 0
+    ranks, stage = distributed.world_size, int(distributed.strategy.removeprefix("zero-"))
+    buffers = 2 * FP32 * min(ZERO_BUCKET, trained)
+    optimizer = trained * (_ADAM_BYTES + FP32) // ranks
+    loading = weights + (weights + trained * FP32) // ranks
+    if distributed.partitions_weights:
+        weights = min(weights, weights // ranks + 2 * FP32 * ZERO_BUCKET)
+    return weights, (gradients if stage == 1 else gradients // ranks) + buffers, optimizer, loading
+
+
+def pod_bytes(rank: MemoryEstimate, parameters: int, training: TrainingPlan) -> int:
+    """Return the memory of a pod that trains on CPUs: that of its ranks and of what starts them.
+
+    Export has the pod for itself: it is the first rank's, when the others have gone.
+
+    Args:
+        rank: estimate of one on a CPU.
+        parameters: of the model.
+        training: what is computed.
+    """
+    ranks = training.distributed.world_size
+    if ranks == 1:
+        return rank.total
+    return LAUNCHER_BYTES + max(ranks * rank.total, RUNTIME_BYTES + export_bytes(parameters, training))
+
+
 def host_bytes(parameters: int, training: TrainingPlan) -> int:
-    """Return the memory of a pod that trains on an accelerator: it loads the weights, and exports on the CPU."""
-    return RUNTIME_BYTES + export_bytes(parameters, training)
+    """Return the memory of a pod that trains on accelerators: its ranks load the weights, and it exports on the CPU."""
+    ranks = training.distributed.world_size
+    alone = RUNTIME_BYTES + export_bytes(parameters, training)
+    return alone if ranks == 1 else LAUNCHER_BYTES + max(ranks * RUNTIME_BYTES, alone)
 
 
 def work_volume_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool) -> int:

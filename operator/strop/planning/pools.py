@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from strop.api import names
 from strop.api.finetunejob import ResourcesSpec
 from strop.planning.inputs import Job, PlanError, Pool
-from strop.planning.quantities import format_bytes, memory_quantity, parse_quantity
+from strop.planning.quantities import GIB, format_bytes, memory_quantity, parse_quantity
 from strop_trainer.plan import MemoryEstimate, ResourcesPlacement
 
 AUTO = "auto"
+_MISSING_CPU = Fraction(1, 4)
+"""What a whole CPU may lack, as the trainer counts threads."""
 HEADROOM = 1.1
 """Limit of a pod over its estimate: a pod at 88 % of a limit that was the bare estimate was seen, and a killed one has
 wasted its time."""
@@ -22,13 +25,17 @@ class Needs:
     """What one trainer pod needs, before a pool is known."""
 
     cpu_estimate: MemoryEstimate | None
-    """Training on CPUs; None where nothing tells the size of the model."""
+    """Training on CPUs, of one rank; None where nothing tells the size of the model."""
     accelerator_estimate: MemoryEstimate | None
-    """Training on an accelerator: its memory."""
+    """Training on an accelerator, of one rank: its memory."""
+    pod: int | None
+    """Bytes of the memory of a pod that trains on CPUs."""
     host: int | None
-    """Bytes of a pod's memory beside an accelerator."""
+    """Bytes of a pod's memory beside accelerators."""
     given: ResourcesSpec
     nodes: int
+    ranks: int
+    """Of a pod."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,10 @@ def fit(pool: Pool, needs: Needs) -> Fit:
     """Return what a pod would take from a node of a pool, and what stands against it, with the numbers."""
     spec, given = pool.spec, needs.given
     obstacles: list[str] = []
-    accelerators = _accelerators(pool, given)
+    accelerators = _accelerators(pool, needs)
     on_accelerator = accelerators > 0
     estimate = needs.accelerator_estimate if on_accelerator else needs.cpu_estimate
-    host = needs.host if on_accelerator else (needs.cpu_estimate.total if needs.cpu_estimate else None)
+    host = needs.host if on_accelerator else needs.pod
     memory = given.memory or (spec.memory_per_node if host is None else _limit(host, spec.memory_per_node))
     cpu = given.cpu or spec.cpu_per_node
 
@@ -65,6 +72,8 @@ def fit(pool: Pool, needs: Needs) -> Fit:
         obstacles.append(f"needs {memory} of memory, a node has {spec.memory_per_node}")
     if parse_quantity(cpu) > parse_quantity(spec.cpu_per_node):
         obstacles.append(f"needs {cpu} CPUs, a node has {spec.cpu_per_node}")
+    elif parse_quantity(cpu) + _MISSING_CPU < needs.ranks > 1:
+        obstacles.append(f"needs {needs.ranks} CPUs, one a rank, has {cpu}")
     if needs.nodes > spec.max_nodes:
         obstacles.append(f"needs {needs.nodes} nodes, a job may use {spec.max_nodes}")
     return Fit(
@@ -74,6 +83,7 @@ def fit(pool: Pool, needs: Needs) -> Fit:
             memory=memory,
             accelerator=spec.accelerator.resource_name if spec.accelerator and on_accelerator else None,
             accelerators=accelerators,
+            shared_memory=shared_memory(needs.ranks),
         ),
         estimate=estimate,
         obstacles=tuple(obstacles),
@@ -153,7 +163,15 @@ def _limit(estimate: int, node: str) -> str:
     return node if estimate <= parse_quantity(node) else memory_quantity(estimate)
 
 
-def _accelerators(pool: Pool, given: ResourcesSpec) -> int:
-    if given.accelerators is not None:
-        return given.accelerators
-    return 1 if pool.spec.accelerator is not None else 0
+def shared_memory(ranks: int) -> str:
+    """Return the most that a pod may have in /dev/shm, through which ranks and what feeds them talk: 1 GiB a rank.
+
+    It is memory of the pod as far as it is used.
+    """
+    return memory_quantity(ranks * GIB)
+
+
+def _accelerators(pool: Pool, needs: Needs) -> int:
+    if needs.given.accelerators is not None:
+        return needs.given.accelerators
+    return needs.ranks if pool.spec.accelerator is not None else 0

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from strop.api import names
+from strop.api.distributed import DistributedSpec, ranks_of
 from strop.api.finetunejob import (
     DataSource,
     FineTuneJobSpec,
@@ -20,7 +21,7 @@ from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluatio
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.labelled import ANSWER_ONNX
 from strop.planning.labelled import ONNX as LABEL_ONNX
-from strop.planning.memory import estimate_memory, host_bytes, work_volume_bytes
+from strop.planning.memory import estimate_memory, host_bytes, pod_bytes, work_volume_bytes
 from strop.planning.methods import resolve_method
 from strop.planning.pools import AUTO, Fit, Needs, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
@@ -32,6 +33,8 @@ from strop_trainer.plan import (
     ArtifactPlan,
     DataFile,
     DatasetPlan,
+    DistributedPlan,
+    DistributedStrategy,
     ModelSource,
     OutputPlacement,
     PlacementPlan,
@@ -69,6 +72,7 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
     check_by_model(spec, facts)
     method = resolve_method(spec, chooser)
+    distributed = resolve_distributed(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
     return TrainingPlan(
         task=spec.task,
@@ -76,10 +80,23 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
         dataset=_dataset(spec, chooser),
         method=method,
         hyperparameters=hyperparameters,
+        distributed=distributed,
         evaluation=resolve_evaluation(spec, chooser),
         checkpoint=resolve_checkpoint(spec, hyperparameters, chooser),
         artifact=_artifact(spec, facts, chooser),
     )
+
+
+def resolve_distributed(spec: FineTuneJobSpec, chooser: Chooser) -> DistributedPlan:
+    """Resolve `spec.distributed`. It goes by the job alone, never by its pool."""
+    given, ranks = spec.distributed or DistributedSpec(), ranks_of(spec)
+    if given.strategy is None and ranks > 1:
+        strategy: DistributedStrategy = chooser.choose(
+            "distributed.strategy", None, "ddp", "the fastest where each rank has room for all of the model's state"
+        )
+    else:
+        strategy = given.strategy or "none"
+    return DistributedPlan(strategy=strategy, world_size=ranks)
 
 
 def _dataset(spec: FineTuneJobSpec, chooser: Chooser) -> DatasetPlan:
@@ -147,12 +164,13 @@ def _placement(
     pool = chosen.pool
     if spec.compute.pool == AUTO:
         chooser.choose("compute.pool", None, pool.name, f"the cheapest that fits (cost {pool.spec.cost:g})")
-    _explain_resources(given, facts, chosen, chooser)
+    _explain_resources(given, facts, chosen, chooser, ranks=training.distributed.world_size)
     sources = [spec.model.source, *(file.source for file in (*training.dataset.train, *training.dataset.validation))]
     return PlacementPlan(
         namespace=job.namespace,
         job=job.name,
         pool=pool.name,
+        processes_per_node=training.distributed.world_size,
         image=spec.compute.image or pool.spec.image or settings.image,
         resources=chosen.resources.model_copy(update={"work_volume": _work_volume(spec, facts, training, chooser)}),
         output=output,
@@ -165,8 +183,11 @@ def _placement(
 
 def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
     """Return what a pod needs, as far as the size of the model and the method tell."""
+    ranks = training.distributed.world_size
     if facts.shape is None or facts.parameters is None:
-        return Needs(cpu_estimate=None, accelerator_estimate=None, host=None, given=given, nodes=1)
+        return Needs(
+            cpu_estimate=None, accelerator_estimate=None, pod=None, host=None, given=given, nodes=1, ranks=ranks
+        )
     on_cpu, on_accelerator = (
         estimate_memory(facts.shape, facts.parameters, training, accelerator=accelerator, basis=facts.basis)
         for accelerator in (False, True)
@@ -174,13 +195,15 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
     return Needs(
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
+        pod=pod_bytes(on_cpu, facts.parameters, training),
         host=host_bytes(facts.parameters, training),
         given=given,
         nodes=1,
+        ranks=ranks,
     )
 
 
-def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, chooser: Chooser) -> None:
+def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, chooser: Chooser, *, ranks: int) -> None:
     resources = chosen.resources
     if given.memory is None:
         if chosen.estimate is None:
@@ -188,12 +211,13 @@ def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, cho
         elif resources.accelerators:
             reason = f"weights and export beside the accelerator, from {facts.basis}"
         else:
-            reason = f"estimate {format_bytes(chosen.estimate.total)} and a tenth more, from {facts.basis}"
+            of = f"{ranks} ranks of " if ranks > 1 else "estimate "
+            reason = f"{of}{format_bytes(chosen.estimate.total)} and a tenth more, from {facts.basis}"
         chooser.choose("compute.resources.memory", None, resources.memory, reason)
     if given.cpu is None:
         chooser.choose("compute.resources.cpu", None, resources.cpu, f"all that a node of pool {chosen.pool.name} has")
     if given.accelerators is None and resources.accelerators:
-        chooser.choose("compute.resources.accelerators", None, resources.accelerators, "one process uses one")
+        chooser.choose("compute.resources.accelerators", None, resources.accelerators, "one a rank")
 
 
 def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, training: TrainingPlan, chooser: Chooser) -> str:
@@ -231,8 +255,9 @@ def _refuse_unsupported(spec: FineTuneJobSpec) -> None:
     if spec.task not in METRICS:
         raise _unsupported("task", spec.task, tuple(METRICS))
     accelerators = spec.compute.resources.accelerators if spec.compute.resources else None
-    if accelerators is not None and accelerators > 1:
-        raise _unsupported("compute.resources.accelerators", str(accelerators), ("0", "1"))
+    ranks = ranks_of(spec)
+    if accelerators not in {None, 0, ranks}:
+        raise _unsupported("compute.resources.accelerators", str(accelerators), ("0", f"{ranks} (one a rank)"))
 
 
 def _unsupported(field: str, found: str, allowed: Sequence[str]) -> PlanError:

@@ -33,6 +33,10 @@ class Head(Protocol):
         """
         ...
 
+    def load(self, run: Run) -> object:
+        """Load the weights and add what is trained: for `prepare`, and once more where training took them apart."""
+        ...
+
     def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
         """Return one forward pass over rows."""
         ...

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from strop_trainer import evaluation
 from strop_trainer.context import say
+from strop_trainer.device import CPU
 from strop_trainer.documents import AdapterProof
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
@@ -62,14 +63,23 @@ class CausalHead:
                 f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "
                 "(training.maxLength)"
             )
-        run.loaded = methods.load_model(run.model.path, plan, tokenizer, run.device)
-        _speed_up_adapters(run)
-        _choose_packing(run)
+        self.load(run)
         groups = micro_batches(
             held.examples, hyperparameters.micro_batch_size, packed=run.packed, tokens=self.pass_tokens(run)
         )
         run.held_out = [self.make_batch(run, group) for group in groups]
         _describe(run, self.pass_tokens(run), self.unit)
+
+    def load(self, run: Run) -> None:
+        """Load the weights, add what is trained, and try how rows can share a forward pass."""
+        from strop_trainer import methods  # noqa: PLC0415
+
+        tokenizer = methods.load_tokenizer(run.model.path)
+        # Weights that are dealt out are put on the accelerator in parts.
+        device = CPU if run.apart else run.device
+        run.loaded = methods.load_model(run.model.path, run.plan.training, tokenizer, device)
+        _speed_up_adapters(run)
+        _choose_packing(run)
 
     def encode(self, run: Run, rows: Sequence[bytes], tokenizer: Any) -> Encoded:
         """Return rows as tokens.
@@ -268,6 +278,10 @@ def _speed_up_adapters(run: Run) -> None:
     """Let the adapters compute in less memory and time than in PEFT's general way."""
     from strop_trainer.lora_linear import replace_forward  # noqa: PLC0415
 
+    if run.apart:
+        # It reads a layer's weights past the layer, where they are no more.
+        run.set_pass = lambda _step, _micro: None
+        return
     counter, replaced = replace_forward(run.loaded.model, run.plan.training.hyperparameters.seed)
     if replaced:
         say(f"  {replaced} linear layers with an adapter")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strop_trainer.context import say
+from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
 from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
@@ -100,6 +101,23 @@ class EncoderHead:
         size = hyperparameters.micro_batch_size
         examples: list[Any] = list(held.examples)
         self.held = [examples[start : start + size] for start in range(0, len(examples), size)]
+        new = self.load(run)
+        run.packed, run.questions = False, []
+        run.set_pass = lambda _step, _micro: None
+        run.held_out = [self.make_batch(run, part) for part in self.held]
+        self.base = self._measure(run)
+        self._describe(run, new)
+
+    def load(self, run: Run) -> tuple[str, ...]:
+        """Load the model with a head of its own and add what is trained; return the names of what is new."""
+        from strop_trainer import methods  # noqa: PLC0415 - torch
+
+        plan, task = run.plan.training, self.task
+        hyperparameters = plan.hyperparameters
+        tokenizer = methods.load_tokenizer(run.model.path)
+        tokenizer.model_input_names = encoder_model.input_names(
+            json.loads((run.model.path / "config.json").read_bytes())
+        )
         found = encoder_model.load_with_head(
             run.model.path,
             task.auto_class,
@@ -110,7 +128,7 @@ class EncoderHead:
         )
         methods.check_vocabulary(found.model, tokenizer)
         run.loaded = methods.prepare_method(
-            found.model.to(run.device),
+            found.model.to(CPU if run.apart else run.device),
             encoder_model.plan_with_head(plan, found),
             tokenizer,
             run.model.path,
@@ -118,11 +136,7 @@ class EncoderHead:
         )
         for parameter in run.loaded.trainable.values():
             parameter.data = parameter.data.float()
-        run.packed, run.questions = False, []
-        run.set_pass = lambda _step, _micro: None
-        run.held_out = [self.make_batch(run, part) for part in self.held]
-        self.base = self._measure(run)
-        self._describe(run, found.new)
+        return found.new
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
         """Return one forward pass over rows, padded."""

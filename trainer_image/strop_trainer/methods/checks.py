@@ -11,10 +11,11 @@ from strop_trainer.plan import (
     LORA_METHODS,
     PROMPT_METHODS,
     SHARED_METHODS,
-    STRATEGIES,
+    UNSHARED_TASKS,
     DistributedPlan,
     MethodType,
     Precision,
+    Task,
     TrainingPlan,
 )
 
@@ -45,16 +46,14 @@ def check_method(plan: TrainingPlan) -> None:
         raise bad_configuration(
             f"training.precision: {hyperparameters.precision} is not supported, allowed: {', '.join(PRECISIONS)}"
         )
-    _check_ranks(method.type, distributed, hyperparameters.effective_batch_size)
+    _check_ranks(plan.task, method.type, distributed, hyperparameters.effective_batch_size)
 
 
-def _check_ranks(method: MethodType, plan: DistributedPlan, batch: int) -> None:
-    if plan.strategy not in STRATEGIES:
-        raise bad_configuration(
-            f"distributed.strategy: {plan.strategy} is not supported, allowed: {', '.join(STRATEGIES)}"
-        )
+def _check_ranks(task: Task, method: MethodType, plan: DistributedPlan, batch: int) -> None:
     if plan.strategy == "none" and plan.world_size != 1:
-        raise bad_configuration(f"distributed.strategy: found none for {plan.world_size} ranks, allowed: ddp")
+        raise bad_configuration(
+            f"distributed.strategy: found none for {plan.world_size} ranks, allowed: ddp, zero-1, zero-2, zero-3"
+        )
     if plan.world_size > batch:
         raise bad_configuration(
             f"training.effectiveBatchSize: found {batch} for {plan.world_size} ranks, allowed: at least a row a rank"
@@ -64,6 +63,8 @@ def _check_ranks(method: MethodType, plan: DistributedPlan, batch: int) -> None:
             f"distributed.strategy: found {plan.strategy} for method {method}, allowed: none; other strategies are for "
             f"{', '.join(SHARED_METHODS)}"
         )
+    if plan.strategy != "none" and task in UNSHARED_TASKS:
+        raise bad_configuration(f"distributed.strategy: found {plan.strategy} for task {task}, allowed: none")
 
 
 def _check_prompts(plan: TrainingPlan) -> None:

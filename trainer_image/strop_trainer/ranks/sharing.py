@@ -15,6 +15,12 @@ def optimisation_of(run: Run, schedule: Schedule) -> Optimisation:
     """Return what changes in a step of a run, shared as the plan says."""
     loaded, plan = run.loaded, run.plan.training
     arguments = (loaded.trainable, run.head.loss(run), plan.hyperparameters, schedule, loaded.rates)
+    if plan.distributed.is_zero:
+        from strop_trainer.ranks.zero import ZeroOptimisation  # noqa: PLC0415 - torch
+
+        return ZeroOptimisation(
+            *arguments, model=loaded.model, plan=plan.hyperparameters, team=run.team, device=run.device
+        )
     if run.team.size == 1:
         return Optimisation(*arguments)
     # Encoders have parts, such as a pooler, that not every head reads.

@@ -1,0 +1,58 @@
+"""Ranks for tests: processes that begin with the libraries loaded, and meet as torchrun lets them."""
+
+from __future__ import annotations
+
+from strop_trainer.plan import Plan
+from strop_trainer.ranks.launch import RankReport, read_reports, report_path
+from tests.support.ports import free_port
+from tests.support.training import Surroundings, make_plan
+from tests.support.waiting import wait_until
+from tests.support.warm import start_warm_rank
+
+SECONDS = 120
+
+
+def shared_plan(strategy: str, ranks: int, **changes: object) -> Plan:
+    """Return a plan of so many ranks in one pod; changes as of `make_plan`."""
+    plan = make_plan(distributed={"strategy": strategy, "world_size": ranks}, **changes)
+    return plan.model_copy(update={"placement": plan.placement.model_copy(update={"processes_per_node": ranks})})
+
+
+def run_warm_ranks(around: Surroundings, plan: Plan, *, stop_after: str | None = None) -> dict[int, RankReport]:
+    """Run the ranks of a plan to their end, or stop them when the first has said something.
+
+    Returns:
+        What each has left as its last word.
+    """
+    size, port = plan.placement.processes_per_node, free_port()
+    folder = report_path(around.work, 0).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    common = {
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    variables = around.variables(plan) | common
+    processes = [
+        start_warm_rank(
+            variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            around.root / f"stdout-{rank}",
+            around.root / f"stderr-{rank}",
+        )
+        for rank in range(size)
+    ]
+    try:
+        if stop_after is not None:
+            said = around.root / "stdout-0"
+            wait_until(lambda: said.exists() and stop_after in said.read_text(), f"{stop_after} of rank 0", SECONDS)
+            for process in processes:
+                process.terminate()
+        for process in processes:
+            process.join(SECONDS)
+    finally:
+        for process in processes:
+            process.kill()
+    return read_reports(around.work, size)
