@@ -45,6 +45,7 @@ def test_words_that_are_cut_or_unseen_are_told_as_outside(wordpiece: Any) -> Non
     task = TokenClassificationTask()
     encoded = task.tokenize(rows, wordpiece, 10, TAGS)
     assert encoded.truncated == 1
+    assert encoded.lengths == [32]  # with [CLS] and [SEP], before it was cut
     example: Any = encoded.examples[0]
     logits = np.zeros((len(example.input_ids), 3), dtype=np.float32)
     logits[:, 1] = 1
@@ -66,6 +67,7 @@ def test_long_texts_and_pairs_are_cut_and_counted(wordpiece: Any) -> None:
     wordpiece.model_input_names = input_names({"type_vocab_size": 2})
     encoded = TextClassificationTask().tokenize(rows, wordpiece, 16, Labels(("a", "b")))
     assert encoded.truncated == 1
+    assert encoded.lengths == [44, 5]
     first: Any = encoded.examples[0]
     assert len(first.input_ids) == 16
     assert first.segments[-2:] == [1, 1]

@@ -18,6 +18,7 @@ from strop_trainer.curves import loss_curves
 from strop_trainer.documents import DatasetDocument, ProofDocument, TrainingDocument
 from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.runners import AnswerRunner
+from strop_trainer.lengths import measure_lengths
 from strop_trainer.model_card import metric_rows
 from strop_trainer.provenance import Statement
 from strop_trainer.report import library_versions, write_reports
@@ -158,6 +159,19 @@ def test_the_card_admits_what_was_not_measured(stage: Path, tmp_path: Path) -> N
     assert "With 20 held-out rows, a difference of a few percent may be chance." in card
     assert "the numbers flatter the model" in card
     assert "were not measured" in card
+
+
+def test_report_and_dataset_say_how_long_the_rows_are(stage: Path, tmp_path: Path) -> None:
+    lengths = measure_lengths([5, 30, 30, 70], 64)
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", lengths=lengths))
+    report = (stage / "report.html").read_text()
+    assert "up to 64 (training.maxLength)" in report
+    assert "1 (25.0%) exceed the maximum of 64, by 6 tokens in all." in report
+    found = json.loads((stage / "dataset.json").read_text())["lengths"]
+    assert (found["median"], found["longer"], found["tokensBeyond"]) == (30, 1, 6)
+    assert found["buckets"] == [
+        {"upTo": bound, "sequences": count} for bound, count in {8: 1, 16: 0, 32: 2, 64: 0, 128: 1}.items()
+    ]
 
 
 def test_the_flavours_point_at_what_is_there(stage: Path, tmp_path: Path) -> None:

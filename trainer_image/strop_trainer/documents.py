@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from strop_trainer.lengths import TokenLengths
 from strop_trainer.manifest import Manifest
 from strop_trainer.plan import DatasetPlan, OnnxPrecision, PlanModel, ProofPlan, Resolution, TrainingPlan
 from strop_trainer.provenance import Statement
@@ -105,6 +106,8 @@ class DatasetDocument(PlanModel):
     """Of one epoch."""
     target_tokens: int
     """Of one epoch; what is learnt."""
+    lengths: TokenLengths | None = None
+    """Of the training sequences, before they were cut."""
 
 
 class AnswerDocument(PlanModel):

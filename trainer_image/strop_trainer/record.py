@@ -12,6 +12,7 @@ from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
     from strop_trainer.documents import AdapterProof, RankMemory
+    from strop_trainer.lengths import TokenLengths
     from strop_trainer.proof import Proof
 
 
@@ -53,5 +54,7 @@ class RunRecord:
     metrics_file: Path
     """JSON lines: step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, rss_bytes, peak_bytes; and of
     evaluations on held-out rows step, epoch, eval_loss, perplexity, token_accuracy."""
+    lengths: TokenLengths | None = None
+    """Of the training sequences, before they were cut."""
     reloaded: AdapterProof | None = None
     """The adapter, loaded again; None without one, and where it was trained on another base."""

@@ -24,6 +24,7 @@ from strop_trainer.documents import (
     TrainingDocument,
     dump,
 )
+from strop_trainer.lengths import in_words
 from strop_trainer.manifest import FileEntry, file_sha256
 from strop_trainer.model_card import metric_rows, render_card
 from strop_trainer.provenance import make_statement
@@ -150,6 +151,7 @@ def dataset_document(record: RunRecord) -> DatasetDocument:
         dropped=record.dropped,
         tokens=record.tokens,
         target_tokens=record.target_tokens,
+        lengths=record.lengths,
     )
 
 
@@ -220,6 +222,8 @@ def render_html(
         plan=record.plan,
         training=training,
         dataset=record.dataset,
+        lengths=record.lengths,
+        lengths_in_words=in_words(record.lengths) if record.lengths else "",
         proofs=proof.results,
         limits=proof.limits,
         metrics=metric_rows(record),

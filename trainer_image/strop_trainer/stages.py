@@ -20,6 +20,7 @@ from strop_trainer.errors import Preempted, TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import head_for
 from strop_trainer.heads.exports import publish_on_bases
+from strop_trainer.lengths import measure_lengths
 from strop_trainer.methods import check_method
 from strop_trainer.plan import Plan
 from strop_trainer.ranks.team import join
@@ -332,6 +333,7 @@ def make_record(run: Run) -> RunRecord:
         metrics_tuned=run.metrics_tuned,
         samples=run.samples,
         proofs=run.proofs,
+        lengths=measure_lengths(run.encoded.lengths, run.plan.training.hyperparameters.max_length),
         reloaded=run.reloaded,
         stage_seconds=dict(run.clock.seconds),
         metrics_file=run.settings.metrics,

@@ -13,6 +13,7 @@ from strop_trainer.documents import AdapterProof
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads.exports import export_each, export_on_bases
+from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.plan import CPU_PASS_TOKENS, PROMPT_METHODS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
 from strop_trainer.tasks.plain_template import keep_template
@@ -323,6 +324,8 @@ def _describe(run: Run, pass_tokens: int | None, unit: str) -> None:
         f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} {unit}, {encoded.target_tokens:,} "
         f"({encoded.target_tokens / encoded.tokens:.0%}) of them learnt"
     )
+    if lengths := measure_lengths(encoded.lengths, plan.max_length):
+        say(f"  lengths: {in_words(lengths)}")
     if encoded.truncated:
         say(f"  note: {encoded.truncated} {unit} are longer than {plan.max_length} tokens and lose their end")
     if encoded.dropped:

@@ -14,6 +14,7 @@ from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
+from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.tasks.by_model import BY_MODEL
 from strop_trainer.threads import give_back_freed_memory
 
@@ -307,6 +308,8 @@ class EncoderHead:
             several = ", any number of them a row" if self.labels.several else ""
             say(f"  labels: {len(names)}{several}: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}")  # noqa: PLR2004
         say(f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} sequences; {', '.join(new)} trained in full")
+        if lengths := measure_lengths(encoded.lengths, plan.max_length):
+            say(f"  lengths: {in_words(lengths)}")
         if encoded.truncated:
             say(f"  note: {encoded.truncated} rows are longer than {plan.max_length} tokens and lose their end")
         say(

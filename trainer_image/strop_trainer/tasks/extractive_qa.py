@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -90,6 +91,12 @@ class ExtractiveQaTask(LabelledBase):
         )
         kinds = found.get("token_type_ids") or [[] for _ in found["input_ids"]]
         encoded = Encoded([], truncated=sum(q != row["question"] for q, row in zip(questions, loaded, strict=True)))
+        windows = Counter(found["overflow_to_sample_mapping"])
+        # Of a row in one window that has the row's length; the others are taken once more, whole.
+        lengths = dict(zip(found["overflow_to_sample_mapping"], map(len, found["input_ids"]), strict=True))
+        for row in (row for row, count in windows.items() if count > 1):
+            lengths[row] = len(tokenizer(questions[row], contexts[row], verbose=False)["input_ids"])
+        encoded.lengths = [lengths[row] for row in range(len(loaded))]
         for window, (tokens, row) in enumerate(
             zip(found["input_ids"], found["overflow_to_sample_mapping"], strict=True)
         ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -218,6 +218,22 @@ def finite(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) if math.isfinite(value) else math.nan for name, value in metrics.items()}
 
 
-def truncated(encodings: Sequence[Any]) -> int:
-    """Return how many rows lost tokens to the maximum length."""
-    return sum(bool(encoding.overflowing) for encoding in encodings)
+def truncated(encodings: Sequence[Any]) -> list[int]:
+    """Return which rows lost tokens to the maximum length."""
+    return [row for row, encoding in enumerate(encodings) if encoding.overflowing]
+
+
+def whole_lengths(found: Any, cut: Collection[int], tokenizer: Any, *texts: Sequence[str] | None) -> list[int]:
+    """Return the tokens that each row would have if nothing were cut off.
+
+    Args:
+        found: what the tokenizer gave for the rows, a sequence each, cut.
+        cut: rows that lost tokens; they are taken once more.
+        tokenizer: of the model.
+        texts: of the rows, one or two of each.
+    """
+    lengths = [len(tokens) for tokens in found["input_ids"]]
+    for row in cut:
+        parts = [text[row] for text in texts if text is not None]
+        lengths[row] = len(tokenizer(*parts, verbose=False)["input_ids"])
+    return lengths

@@ -24,6 +24,7 @@ from strop_trainer.tasks.labelled import (
     read_labelled,
     sort_labels,
     truncated,
+    whole_lengths,
 )
 from strop_trainer.tasks.rows import RowRules, normal_form
 
@@ -80,7 +81,8 @@ class TextClassificationTask(LabelledBase):
         pairs = [row.get("text_pair", "") for row in loaded] if any("text_pair" in row for row in loaded) else None
         found = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
         segments = found.get("token_type_ids") or [[] for _ in rows]
-        encoded = Encoded([], truncated=truncated(found.encodings))
+        cut = truncated(found.encodings)
+        encoded = Encoded([], truncated=len(cut), lengths=whole_lengths(found, cut, tokenizer, texts, pairs))
         for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
             numbers = [ids[name] for name in row["labels"]]
             label: Any = [float(place in numbers) for place in range(len(ids))] if labels.several else numbers[0]

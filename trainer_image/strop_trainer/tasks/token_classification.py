@@ -27,6 +27,7 @@ from strop_trainer.tasks.labelled import (
     read_labelled,
     sort_labels,
     truncated,
+    whole_lengths,
 )
 from strop_trainer.tasks.rows import RowRules, normal_form
 
@@ -83,7 +84,8 @@ class TokenClassificationTask(LabelledBase):
         texts = [" ".join(row["tokens"]) for row in loaded]
         found = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
         segments = found.get("token_type_ids") or [[] for _ in rows]
-        encoded = Encoded([], truncated=truncated(found.encodings))
+        cut = truncated(found.encodings)
+        encoded = Encoded([], truncated=len(cut), lengths=whole_lengths(found, cut, tokenizer, texts))
         for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
             places = first_tokens(row["tokens"], texts[index], found["offset_mapping"][index])
             if not places:
