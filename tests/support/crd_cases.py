@@ -649,6 +649,13 @@ BOUNDS: tuple[Bound, ...] = (
             ),
         )
     ),
+    Bound(
+        "FineTuneJob",
+        "spec.model.chatTemplate",
+        ("messages", "{{ messages }}".ljust(65536)),
+        {"minLength": "message", "maxLength": "{{ messages }}".ljust(65537)},
+        {"spec.task": "chat"},  # not beside every task
+    ),
     Bound("FineTuneJob", "spec.dataset.validationSplit", *_above(0, 0.5, 0.001), _NO_VALIDATION),
     Bound("FineTuneJob", "spec.training.maxSteps", *_numbers(1, 10_000_000), {"spec.training.epochs": ABSENT}),
     Bound(
@@ -878,6 +885,28 @@ RULES: tuple[RuleCase, ...] = (
         (
             {"spec.distributed": {"processesPerNode": 8}},
             {"spec.distributed": {"processesPerNode": 3}, "spec.training.microBatchSize": ABSENT},
+        ),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec.model",
+        ".chatTemplate",
+        "must be the text of a Jinja template",
+        ({"spec.model.chatTemplate": "{% for message in messages %}{{ message }}{% endfor %}"},),
+        ({"spec.model.chatTemplate": "chat_template.jinja"},),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec",
+        ".model.chatTemplate",
+        "only for chat, instruction",
+        (
+            {"spec.model.chatTemplate": "{{ messages }}"},
+            {"spec.task": "instruction", "spec.model.chatTemplate": "{{ messages }}"},
+        ),
+        tuple(
+            {**_task(task), "spec.evaluation": ABSENT, "spec.model.chatTemplate": "{{ messages }}"}
+            for task in ("text-generation", "text-classification")
         ),
     ),
     RuleCase(

@@ -151,6 +151,14 @@ def test_validate_data_tells_a_wrong_row_and_a_missing_model_at_once(strop: Stro
     assert manifest_of()["spec"]["model"]["source"] in answer.err
 
 
+def test_validate_data_tries_a_given_chat_template(strop: Strop, tmp_path: Path) -> None:
+    source = "hf://meta-llama/Llama-3.2-1B-Instruct"
+    file = job_file(tmp_path, model__source=source, model__chatTemplate="{{ messages | nothing }}")
+    answer = strop("validate", "--data", file)
+    assert answer.code == 78
+    assert "model.chatTemplate: it does not render a question (line 1): No filter named 'nothing'" in answer.err
+
+
 def test_validate_data_does_not_fetch_a_model(strop: Strop, tmp_path: Path) -> None:
     source = "hf://meta-llama/Llama-3.2-1B-Instruct"
     answer = strop("validate", "--data", job_file(tmp_path, model__source=source))

@@ -52,6 +52,10 @@ ONNX_ADAPTER_MODULES: Final = (
 """Layers that a base graph has inputs for."""
 LABEL_TASKS: Final[tuple[Task, ...]] = ("text-classification", "token-classification")
 """Tasks whose model puts out labels, and is given a new head for them."""
+TEMPLATE_TASKS: Final[tuple[Task, ...]] = (
+    "chat", "instruction", "question-answering", "translation", "summarization", "preference"
+)  # fmt: skip
+"""Tasks whose rows are rendered by a chat template."""
 LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
 """Methods that go with a new head."""
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -114,6 +118,8 @@ class ModelSource(PlanModel):
     """Commit, tag or branch; for hf:// only."""
     sha256: str | None = None
     """Of the archive; required for https://."""
+    chat_template: str | None = None
+    """Jinja text in place of the model's own template."""
 
 
 class DataFile(PlanModel):

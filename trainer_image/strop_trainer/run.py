@@ -52,6 +52,8 @@ class Run:
     encoded: Encoded = field(init=False)
     held_out: list[Batch] = field(init=False)
     questions: list[Question] = field(init=False)
+    chat_template: str | None = None
+    """That rows were rendered by: the job's, the model's, or the plain one that its task gave it."""
     packed: bool = field(init=False)
     set_pass: Callable[[int, int], None] = field(init=False)
     result: TrainResult = field(init=False)

@@ -28,6 +28,7 @@ from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
+from strop_trainer.tasks.given_template import check_template
 from strop_trainer.termination import PublishedVersion
 from strop_trainer.threads import give_back_freed_memory, set_threads
 
@@ -36,6 +37,8 @@ def check(run: Run) -> None:
     """Refuse what cannot work, before anything is fetched; read the rows if they are here."""
     training = run.plan.training
     check_method(training)
+    if training.model.chat_template is not None:
+        check_template(training.model.chat_template)
     check_placement(run.plan)
     evaluation.check_gates(training.evaluation, run.task)
     registry.clean_staging(run.settings.registry, run.output, run.settings.job_uid)
@@ -92,7 +95,9 @@ def fetch_model(run: Run) -> None:
     """Fetch the base model and judge its folder."""
     training = run.plan.training
     path = sources.fetch_model(training.model, run.settings)
-    run.model = check_model_folder(path, training.model.source, chat=run.task.needs_chat_template)
+    run.model = check_model_folder(
+        path, training.model.source, chat=run.task.needs_chat_template and training.model.chat_template is None
+    )
     run.task = task_for(run.task, run.model)
     run.head = head_for(run.task)
     run.head.check_model(run, run.model)

@@ -41,6 +41,7 @@ from strop_trainer.plan import (
     ONNX_ADAPTER_METHODS,
     ONNX_ADAPTER_MODULES,
     PROMPT_METHODS,
+    TEMPLATE_TASKS,
     Initialization,
     MethodType,
     OnnxForm,
@@ -122,7 +123,15 @@ _SOURCE_RULES = (HTTPS_NEEDS_HASH, HASH_IS_HTTPS, NO_DOTS, REVISION_IS_HF, REVIS
 class ModelSpec(ApiModel):
     """The base model."""
 
-    rules: ClassVar[tuple[Rule, ...]] = _SOURCE_RULES
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *_SOURCE_RULES,
+        Rule(
+            "!has(self.chatTemplate) || self.chatTemplate.contains('messages')",
+            "must be the text of a Jinja template, which renders `messages`; a path or a name is none",
+            ".chatTemplate",
+            check=lambda self: self.chat_template is None or "messages" in self.chat_template,
+        ),
+    )
 
     source: Annotated[str, Field(min_length=1, max_length=1024), MODEL_SOURCE] = Field(
         description="Where the base model's Hugging Face folder is: hf://owner/name, pvc://claim/path, "
@@ -146,6 +155,12 @@ class ModelSpec(ApiModel):
     ) = Field(
         default=None,
         description="Size, such as 135M or 8B, for the memory estimate of a model that Strop has no preset for.",
+    )
+    chat_template: Annotated[str, Field(min_length=8, max_length=65536)] | None = Field(
+        default=None,
+        description="Text of a Jinja chat template to be used in place of the model's own: in training and evaluation, "
+        "and published with the model. Left out: the model's; where it has none, chat refuses it and other tasks take "
+        "Alpaca's headings.",
     )
 
 
@@ -556,6 +571,14 @@ NOT_YET: tuple[Rule, ...] = (
 )
 """What the schema holds already and this version cannot do."""
 
+TEMPLATE_IS_CONVERSATION = Rule(
+    f"!has(self.model.chatTemplate) || self.task in {_quoted(TEMPLATE_TASKS)}",
+    f"only for {', '.join(TEMPLATE_TASKS)}: the rows of other tasks are no conversations",
+    ".model.chatTemplate",
+    "FieldValueForbidden",
+    check=lambda self: self.model.chat_template is None or self.task in TEMPLATE_TASKS,
+)
+
 TEXT_FILES = Rule(
     "self.dataset.format != 'text' || self.task == 'text-generation'",
     "text is for task text-generation: the rows of other tasks have columns",
@@ -771,6 +794,7 @@ class FineTuneJobSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         *NOT_YET,
         TEXT_FILES,
+        TEMPLATE_IS_CONVERSATION,
         BETA_IS_PREFERENCE,
         *METHOD_RULES,
         *ONNX_FORM_RULES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Final
 
 from strop.cli.errors import CliError
@@ -14,6 +15,7 @@ from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
 from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
+from strop_trainer.tasks.given_template import check_template
 
 _ARCHIVES: Final = (".tar.gz", ".tgz")
 
@@ -73,6 +75,9 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
 
 def _check_model(plan: Plan, settings: Settings) -> str:
     model = plan.training.model
+    # The operator's environment has no Jinja; there, the trainer tells.
+    if model.chat_template is not None and find_spec("jinja2"):
+        check_template(model.chat_template)
     if not is_local(model.source):
         return f"model not checked: {model.source} would have to be fetched"
     if model.source.endswith(_ARCHIVES):
@@ -87,7 +92,8 @@ def _is_here(model: ModelSource) -> bool:
 
 def _model(plan: Plan, settings: Settings) -> ModelFolder:
     model, task = plan.training.model, task_named(plan.training.task)
-    return check_model_folder(fetch_model(model, settings), model.source, chat=task.needs_chat_template)
+    chat = task.needs_chat_template and model.chat_template is None
+    return check_model_folder(fetch_model(model, settings), model.source, chat=chat)
 
 
 def _files(sources: list[DataFile], settings: Settings) -> list[RowFile]:

@@ -76,7 +76,12 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
     return TrainingPlan(
         task=spec.task,
-        model=ModelSource(source=spec.model.source, revision=spec.model.revision, sha256=spec.model.sha256),
+        model=ModelSource(
+            source=spec.model.source,
+            revision=spec.model.revision,
+            sha256=spec.model.sha256,
+            chat_template=spec.model.chat_template,
+        ),
         dataset=_dataset(spec, chooser),
         method=method,
         hyperparameters=hyperparameters,

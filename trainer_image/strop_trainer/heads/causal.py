@@ -16,6 +16,7 @@ from strop_trainer.heads.exports import export_each, export_on_bases
 from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.plan import CPU_PASS_TOKENS, PROMPT_METHODS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
+from strop_trainer.tasks.given_template import keep_given_template
 from strop_trainer.tasks.plain_template import keep_template
 from strop_trainer.threads import give_back_freed_memory
 
@@ -54,7 +55,7 @@ class CausalHead:
         plan = run.plan.training
         hyperparameters = plan.hyperparameters
         methods.check_architecture(run.model.model_type, run.model.architecture)
-        tokenizer = methods.load_tokenizer(run.model.path)
+        tokenizer = methods.load_tokenizer(run.model.path, plan.model.chat_template)
         run.encoded = self.encode(run, run.dataset.train, tokenizer)
         held = self.encode(run, run.dataset.validation[: plan.evaluation.max_rows], tokenizer)
         asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
@@ -64,6 +65,7 @@ class CausalHead:
                 f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "
                 "(training.maxLength)"
             )
+        run.chat_template = tokenizer.chat_template
         self.load(run)
         groups = micro_batches(
             held.examples, hyperparameters.micro_batch_size, packed=run.packed, tokens=self.pass_tokens(run)
@@ -75,7 +77,7 @@ class CausalHead:
         """Load the weights, add what is trained, and try how rows can share a forward pass."""
         from strop_trainer import methods  # noqa: PLC0415
 
-        tokenizer = methods.load_tokenizer(run.model.path)
+        tokenizer = methods.load_tokenizer(run.model.path, run.chat_template)
         # Weights that are dealt out are put on the accelerator in parts.
         device = CPU if run.apart else run.device
         run.loaded = methods.load_model(run.model.path, run.plan.training, tokenizer, device)
@@ -149,6 +151,8 @@ class CausalHead:
         """Write the adapter, fold it into the base model and build the ONNX folders."""
         artifact, template = run.plan.training.artifact, run.loaded.tokenizer.chat_template
         _save(run, partial(self.measure_merged, run))
+        for folder in ("merged", "adapter"):
+            keep_given_template(run.plan.training.model.chat_template, run.artifact(folder))
         keep_template(template, run.artifact("merged"))
         give_back_freed_memory()
         if not artifact.onnx:

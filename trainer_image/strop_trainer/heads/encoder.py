@@ -76,6 +76,10 @@ class EncoderHead:
             )
         if self.task.name in BY_MODEL:
             _check_gates(plan, self.task.metrics, "where an encoder marks its answer in the text")
+        if plan.model.chat_template is not None:
+            raise bad_configuration(
+                f"model.chatTemplate: found one for {model.architecture}, which reads no conversations: leave it out"
+            )
         if plan.artifact.onnx_form is not None:
             raise bad_configuration(
                 f"output.onnx.form: found {plan.artifact.onnx_form}, allowed for {run.model.architecture}: merged; "

@@ -83,8 +83,8 @@ class LoadedModel:
         self.model.save_pretrained(out, save_embedding_layers=False)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of a model folder.
+def load_tokenizer(folder: Path, template: str | None = None) -> Any:
+    """Load the tokenizer of a model folder, and give it a chat template in place of its own where there is one.
 
     Raises:
         TrainerError: it cannot be loaded, or is not a fast one.
@@ -99,6 +99,8 @@ def load_tokenizer(folder: Path) -> Any:
         raise bad_configuration("model: its tokenizer has no tokenizer.json that the tokenizers library can load")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if template is not None:
+        tokenizer.chat_template = template
     return tokenizer
 
 
