@@ -32,6 +32,18 @@ def chat_rows(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def preference_rows(count: int) -> list[dict[str, Any]]:
+    """Return pairs that a tiny model can learn: the better answer repeats the colour of the question."""
+    return [
+        {
+            "prompt": f"What colour is the {COLOURS[n % 3]} {THINGS[n % 4]} {n}?",
+            "chosen": COLOURS[n % 3],
+            "rejected": f"{COLOURS[(n + 1) % 3]} and more" if n % 2 else COLOURS[(n + 1) % 3],
+        }
+        for n in range(count)
+    ]
+
+
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write one row a line."""
     path.parent.mkdir(parents=True, exist_ok=True)

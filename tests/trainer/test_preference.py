@@ -18,7 +18,7 @@ from strop_trainer.heads.preference import measured
 from strop_trainer.plan import Plan
 from strop_trainer.registry import verify
 from strop_trainer.run import Run
-from tests.support.data import COLOURS, THINGS, write_jsonl
+from tests.support.data import preference_rows, write_jsonl
 from tests.support.models import CHAT_TEMPLATE, tiny_llama
 from tests.support.training import Surroundings, make_plan
 
@@ -30,18 +30,6 @@ TEMPLATE = CHAT_TEMPLATE.replace("<|im_end|>\n'", "<|im_end|>'")
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
 
 
-def pairs(count: int) -> list[dict[str, Any]]:
-    """Return pairs that a tiny model can learn: the answer that repeats the colour of the question is the better."""
-    return [
-        {
-            "prompt": f"What colour is the {COLOURS[n % 3]} {THINGS[n % 4]} {n}?",
-            "chosen": COLOURS[n % 3],
-            "rejected": f"{COLOURS[(n + 1) % 3]} and more" if n % 2 else COLOURS[(n + 1) % 3],
-        }
-        for n in range(count)
-    ]
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
@@ -51,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def around(path: Path, model: Path, train: int = 60, held: int = 30) -> Surroundings:
     found = Surroundings(path)
-    rows = pairs(train + held)
+    rows = preference_rows(train + held)
     write_jsonl(found.volumes / "data" / "train.jsonl", rows[:train])
     write_jsonl(found.volumes / "data" / "held.jsonl", rows[train:])
     shutil.copytree(model, found.volumes / "models" / "tiny")
@@ -149,7 +137,7 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path, model: Path, kind: 
 
         base = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
         base.load_state_dict(runs[0].loaded.model.state_dict())
-    theirs, expected = by_trl(base, model, tmp_path / "trl", pairs(8), disturb)
+    theirs, expected = by_trl(base, model, tmp_path / "trl", preference_rows(8), disturb)
     wanted = gradients(theirs, expected)
     assert abs(expected.item() - math.log(2)) > 1e-3
     for run in runs:
@@ -198,7 +186,7 @@ def test_a_pair_that_does_not_fit_is_told_with_its_place_before_weights_are_load
     tmp_path: Path, model: Path, row: dict[str, str], hyperparameters: dict[str, int], words: str
 ) -> None:
     surroundings = around(tmp_path, model, 2)
-    write_jsonl(surroundings.volumes / "data" / "train.jsonl", [*pairs(2), row])
+    write_jsonl(surroundings.volumes / "data" / "train.jsonl", [*preference_rows(2), row])
     (surroundings.volumes / "models" / "tiny" / "model.safetensors").write_bytes(b"\0" * 8)
     with pytest.raises(TrainerError) as refused:
         prepared(surroundings, plan_of(hyperparameters=hyperparameters))

@@ -20,6 +20,7 @@ from strop_trainer.context import Clock, StopRequest
 from strop_trainer.errors import Preempted
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import Plan
+from tests.support.data import preference_rows, write_jsonl
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan
 
@@ -32,6 +33,8 @@ Hook = Callable[[int, int], None]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that drops attention, so that torch's random state matters."""
+    import peft  # noqa: F401, PLC0415 - once here, not in each child
+
     folder = tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
@@ -246,5 +249,24 @@ def test_every_method_resumes_to_the_same_bits(tmp_path: Path, model: Path, meth
     )
     assert in_child(lambda: train(straight, plan)) == 0
     assert in_child(lambda: train(killed, plan, kill_at(3, 1))) == -signal.SIGKILL
+    assert in_child(lambda: train(killed, plan)) == 0
+    assert final_state(killed) == final_state(straight)
+
+
+def test_preferences_resume_to_the_same_bits(tmp_path: Path, model: Path) -> None:
+    straight, killed = lay_out(tmp_path / "straight", model), lay_out(tmp_path / "killed", model)
+    for around in (straight, killed):
+        write_jsonl(around.volumes / "data" / "train.jsonl", preference_rows(12))
+        write_jsonl(around.volumes / "data" / "held.jsonl", preference_rows(16)[12:])
+    plan = make_plan(
+        task="preference",
+        hyperparameters={"preference_beta": 0.1, "precision": "bf16"},
+        evaluation={"every_steps": 3},
+    )
+    assert in_child(lambda: train(straight, plan)) == 0
+    assert in_child(lambda: train(killed, plan, kill_at(1, 1))) == -signal.SIGKILL
+    assert in_child(lambda: train(killed, plan, kill_at(3, 1))) == -signal.SIGKILL
+    # What the model said before training has been kept until here; lost, it is computed again.
+    shutil.rmtree(killed.work / "reference")
     assert in_child(lambda: train(killed, plan)) == 0
     assert final_state(killed) == final_state(straight)
