@@ -3,7 +3,9 @@
 Run as `python examples/prepare_task_data.py OUT`. Writes, the same bytes each time:
 
 - translation.csv: English and German messages of Django (BSD-3-Clause), columns source and target;
-- questions.jsonl: trivia of chatterbot-corpus (BSD-3-Clause), columns question and answer.
+- questions.jsonl: trivia of chatterbot-corpus (BSD-3-Clause), columns question and answer;
+- preference.jsonl: Django's messages again, in Portuguese and Spanish as they are said in Brazil and Argentina (chosen)
+  and in Europe (rejected).
 """
 
 from __future__ import annotations
@@ -44,6 +46,19 @@ def translations(django: Path, language: str = "de") -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
+def preferences(django: Path) -> list[dict[str, str]]:
+    """Return messages with two translations, that of the Americas preferred, where the two differ."""
+    found = []
+    for language, american, european in (("Portuguese", "pt_BR", "pt"), ("Spanish", "es_AR", "es")):
+        chosen, rejected = (dict(translations(django, code)) for code in (american, european))
+        found += [
+            {"prompt": f"Translate to {language}: {message}", "chosen": text, "rejected": rejected[message]}
+            for message, text in chosen.items()
+            if rejected.get(message, text) != text
+        ]
+    return found
+
+
 def questions(corpus: Path, topic: str = "trivia") -> list[tuple[str, str]]:
     """Return questions with their answers, each question once."""
     document = yaml.safe_load((corpus / "data" / "english" / f"{topic}.yml").read_text(encoding="utf-8"))
@@ -60,10 +75,10 @@ def prepare(out: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["source", "target"])
         writer.writerows(translations(package("django")))
-    rows = [
-        json.dumps({"question": q, "answer": a}, ensure_ascii=False) for q, a in questions(package("chatterbot_corpus"))
-    ]
-    (out / "questions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    asked = [{"question": question, "answer": answer} for question, answer in questions(package("chatterbot_corpus"))]
+    for name, rows in (("questions", asked), ("preference", preferences(package("django")))):
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (out / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

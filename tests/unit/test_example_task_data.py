@@ -13,7 +13,12 @@ from tests.support.paths import REPOSITORY
 
 
 @pytest.mark.parametrize(
-    ("task", "name"), [("translation", "translation.csv"), ("question-answering", "questions.jsonl")]
+    ("task", "name"),
+    [
+        ("translation", "translation.csv"),
+        ("question-answering", "questions.jsonl"),
+        ("preference", "preference.jsonl"),
+    ],
 )
 def test_the_rows_are_read_by_their_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, name: str) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "examples"))
