@@ -177,6 +177,21 @@ def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Pat
     assert "Traceback" not in answer.err
 
 
+def test_validate_data_checks_pairs(strop: Strop, tmp_path: Path) -> None:
+    model_folder(tmp_path)
+    good = "".join(f'{{"prompt": "ask {n}", "chosen": "yes", "rejected": "no"}}\n' for n in range(3))
+    volume = ("--volume", f"base-models={tmp_path}/models")
+    job = manifest_of(task="preference", training__preferenceBeta=0.2)
+    file = write(tmp_path / "job.yaml", job, config_map(train__jsonl=good))
+    assert "2 rows to learn from, 1 held out" in strop("validate", "--data", file, *volume).out
+    equal = '{"prompt": "ask", "chosen": "yes", "rejected": "yes"}\n{"prompt": "ask", "chosen": "yes"}\n'
+    file = write(tmp_path / "job.yaml", job, config_map(train__jsonl=good + equal))
+    answer = strop("validate", "--data", file, *volume)
+    assert answer.code == 65
+    assert "line 4: rejected: equal to chosen, expected another answer" in answer.err
+    assert "line 5: rejected: missing; found prompt, chosen" in answer.err
+
+
 def test_validate_data_reads_questions_as_the_model_will(strop: Strop, tmp_path: Path) -> None:
     folder = model_folder(tmp_path)
     asked = '{"question": "Who?", "context": "he said that he is", "answer": "he"}\n'
