@@ -673,6 +673,13 @@ BOUNDS: tuple[Bound, ...] = (
     ),
     Bound(
         "FineTuneJob",
+        "spec.distributed.offload",
+        ("optimizer", "all"),
+        {"enum": "none"},
+        {"spec.distributed.strategy": "zero-3"},
+    ),
+    Bound(
+        "FineTuneJob",
         "spec.training.preferenceBeta",
         *_above(0, 10, 0.001),
         {"spec.task": "preference", "spec.evaluation": ABSENT},
@@ -842,6 +849,21 @@ RULES: tuple[RuleCase, ...] = (
             {"spec.distributed": {"processesPerNode": 2, "strategy": "ddp"}},
         ),
         ({"spec.distributed": {"processesPerNode": 2, "strategy": "none"}},),
+    ),
+    RuleCase(
+        "FineTuneJob",
+        "spec.distributed",
+        ".offload",
+        "optimizer goes with zero-1, zero-2 and zero-3",
+        (
+            *({"spec.distributed": {"strategy": f"zero-{n}", "offload": "optimizer"}} for n in (1, 2, 3)),
+            {"spec.distributed": {"strategy": "zero-3", "offload": "all"}},
+        ),
+        (
+            {"spec.distributed": {"offload": "optimizer"}},
+            {"spec.distributed": {"strategy": "ddp", "offload": "optimizer"}},
+            {"spec.distributed": {"strategy": "zero-2", "offload": "all"}},
+        ),
     ),
     RuleCase(
         "FineTuneJob",

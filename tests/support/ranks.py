@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from strop_trainer.plan import Plan
 from strop_trainer.ranks.launch import RankReport, read_reports, report_path
 from tests.support.ports import free_port
@@ -12,9 +14,10 @@ from tests.support.warm import start_warm_rank
 SECONDS = 120
 
 
-def shared_plan(strategy: str, ranks: int, **changes: object) -> Plan:
+def shared_plan(strategy: str, ranks: int, **changes: Any) -> Plan:
     """Return a plan of so many ranks in one pod; changes as of `make_plan`."""
-    plan = make_plan(distributed={"strategy": strategy, "world_size": ranks}, **changes)
+    distributed = {"strategy": strategy, "world_size": ranks, **changes.pop("distributed", {})}
+    plan = make_plan(distributed=distributed, **changes)
     return plan.model_copy(update={"placement": plan.placement.model_copy(update={"processes_per_node": ranks})})
 
 

@@ -15,7 +15,7 @@ IDENTITY = {"plan": "sha256:1", "dataset": "sha256:2"}
 
 def save(folder: Path, step: int, *, keep: int = 2, identity: dict[str, str] = IDENTITY) -> Path:
     tensors = {"a": torch.full((3,), float(step)), "bytes": torch.arange(4, dtype=torch.uint8)}
-    return save_checkpoint(folder, step, tensors, {"totals": {"tokens": step}}, keep=keep, identity=identity)
+    return save_checkpoint(folder, step, tensors.items(), {"totals": {"tokens": step}}, keep=keep, identity=identity)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -25,6 +25,20 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert (found.step, found.state) == (7, {"totals": {"tokens": 7}})
     assert found.tensors["a"].tolist() == [7.0] * 3
     assert found.tensors["bytes"].dtype is torch.uint8
+
+
+def test_large_state_is_written_in_several_files_none_of_which_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "FILE_BYTES", 5)
+    folder = save(tmp_path, 7)
+    files = {path.name for path in folder.glob("*.safetensors")}
+    assert files == {"tensors.safetensors", "tensors-1.safetensors"}
+    found = load_newest(tmp_path, IDENTITY)
+    assert found is not None
+    assert set(found.tensors) == {"a", "bytes"}
+    (folder / "tensors-1.safetensors").unlink()
+    assert load_newest(tmp_path, IDENTITY) is None
 
 
 def test_nothing_is_loaded_from_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from strop.planning.inputs import PlanError, Pool
 from strop.planning.pools import Needs, fit
 from strop.planning.quantities import parse_quantity
 from strop.planning.resolve import resolve
+from strop_trainer.plan import PlacementPlan
 from tests.support.planning import SMOLLM, gpu_pool_of, job_of, pool_of
 
 EIGHT_B = "hf://meta-llama/Llama-3.1-8B-Instruct"
@@ -241,3 +242,19 @@ def test_zero_deals_out_more_of_a_rank_with_each_stage(ranks: int) -> None:
     assert found["zero-3"].weights < found["zero-2"].weights == found["ddp"].weights
     totals = [estimate.total for estimate in found.values()]
     assert totals == sorted(totals, reverse=True)
+
+
+def test_what_is_offloaded_is_in_the_pods_memory_instead_of_the_accelerators() -> None:
+    pool = gpu_pool_of(memory="640Gi", per_node=2, memory_per_node="4Ti")
+
+    def placed(**shared: str) -> PlacementPlan:
+        distributed = {"processesPerNode": 2, "strategy": "zero-3", **shared}
+        return resolve(job_of(model__source=EIGHT_B, method__type="full", distributed=distributed), [pool]).placement
+
+    kept, optimizer, everything = placed(), placed(offload="optimizer"), placed(offload="all")
+    on_accelerator = [found.estimate.total for found in (kept, optimizer, everything) if found.estimate]
+    assert on_accelerator == sorted(on_accelerator, reverse=True)
+    assert on_accelerator[0] - on_accelerator[1] > 60 * 10**9
+    hosts = [parse_quantity(found.resources.memory) for found in (kept, optimizer, everything)]
+    assert hosts == sorted(hosts)
+    assert hosts[2] - hosts[0] > 2 * 60 * 10**9

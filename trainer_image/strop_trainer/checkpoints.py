@@ -1,7 +1,8 @@
 """Training state on disk: a checkpoint is there as a whole or not at all, and holds nothing that runs when loaded.
 
-A checkpoint is a folder: tensors as safetensors, the rest as JSON, and a manifest of sha256 that is written last. It is
-made under a temporary name, flushed, renamed and the rename flushed.
+A checkpoint is a folder: tensors as safetensors, in as many files as keep what is written at a time small, the rest as
+JSON, and a manifest of sha256 that is written last. It is made under a temporary name, flushed, renamed and the rename
+flushed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from strop_trainer.context import say
 
 NAME = re.compile(r"step-(\d{9})")
 STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
+FILE = re.compile(r"tensors(-[1-9]\d*)?\.safetensors")
+FILE_BYTES = 256 << 20
+"""Writing takes as much memory again."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path,
     step: int,
-    tensors: Mapping[str, Any],
+    tensors: Iterable[tuple[str, Any]],
     state: Mapping[str, Any],
     *,
     keep: int,
@@ -46,22 +50,20 @@ def save_checkpoint(
     Args:
         folder: parent of all checkpoints.
         step: optimizer steps done.
-        tensors: name → tensor.
+        tensors: names and tensors, taken one after the other.
         state: JSON values.
         keep: newest checkpoints that are kept, this one included.
         identity: what a run must have in common with this one to resume from it, such as the plan's digest.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
-
     folder.mkdir(parents=True, exist_ok=True)
     final, staging = folder / f"step-{step:09d}", folder / f".step-{step:09d}.part"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, staging / TENSORS)
+    files = _write_tensors(staging, tensors)
     (staging / STATE).write_text(json.dumps({"identity": dict(identity), **state}, allow_nan=False))
-    manifest = {name: _sha256(staging / name) for name in (TENSORS, STATE)}
+    manifest = {name: _sha256(staging / name) for name in (*files, STATE)}
     (staging / MANIFEST).write_text(json.dumps({"step": step, "sha256": manifest}))
-    for name in (TENSORS, STATE, MANIFEST, "."):
+    for name in (*files, STATE, MANIFEST, "."):
         _flush(staging / name)
     if final.exists():
         shutil.rmtree(final)
@@ -70,6 +72,29 @@ def save_checkpoint(
     for old in _steps(folder)[keep:]:
         shutil.rmtree(folder / f"step-{old:09d}", ignore_errors=True)
     return final
+
+
+def _write_tensors(folder: Path, tensors: Iterable[tuple[str, Any]]) -> list[str]:
+    """Write tensors to as many files as they need, of about FILE_BYTES at most; return the names of the files."""
+    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+
+    files: list[str] = []
+    held: dict[str, Any] = {}
+    size = 0
+
+    def write() -> None:
+        files.append(f"tensors-{len(files)}.safetensors" if files else TENSORS)
+        save_file(held, folder / files[-1])
+        held.clear()
+
+    for name, tensor in tensors:
+        if held and size + tensor.nbytes > FILE_BYTES:
+            write()
+            size = 0
+        held[name] = tensor.detach().cpu().contiguous()
+        size += tensor.nbytes
+    write()
+    return files
 
 
 def load_newest(folder: Path, identity: Mapping[str, str]) -> Checkpoint | None:
@@ -91,7 +116,9 @@ def _load(path: Path, step: int, identity: Mapping[str, str]) -> Checkpoint:
     if not (path / MANIFEST).is_file():
         raise ValueError("it has no manifest")
     manifest = json.loads((path / MANIFEST).read_bytes())
-    if manifest["step"] != step or set(manifest["sha256"]) != {TENSORS, STATE}:
+    files = sorted(set(manifest["sha256"]) - {STATE})
+    known = STATE in manifest["sha256"] and TENSORS in files and all(FILE.fullmatch(name) for name in files)
+    if manifest["step"] != step or not known:
         raise ValueError("its manifest is not one of ours")
     for name, expected in manifest["sha256"].items():
         if _sha256(path / name) != expected:
@@ -101,7 +128,10 @@ def _load(path: Path, step: int, identity: Mapping[str, str]) -> Checkpoint:
     for name, value in identity.items():
         if found.get(name) != value:
             raise ValueError(f"it is of another {name}")
-    return Checkpoint(step, load_file(path / TENSORS), state)
+    tensors: dict[str, Any] = {}
+    for name in files:
+        tensors |= load_file(path / name)
+    return Checkpoint(step, tensors, state)
 
 
 def _steps(folder: Path) -> list[int]:

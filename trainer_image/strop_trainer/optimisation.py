@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -96,13 +96,14 @@ class Optimisation:
         """Call what makes forward passes of the model besides the training's; all ranks do."""
         return function()
 
-    def tensors(self) -> dict[str, Any]:
-        """Return the state as named tensors; all ranks call it, and rank 0 has what is returned."""
+    def tensors(self) -> Iterator[tuple[str, Any]]:
+        """Yield the state as named tensors; all ranks take them all, and rank 0 keeps them."""
         names = {id(parameter): name for name, parameter in self.parameters.items()}
-        found = {f"parameter.{name}": parameter for name, parameter in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            yield f"parameter.{name}", parameter
         for parameter, moments in self.optimizer.state.items():
-            found |= {f"optimizer.{key}.{names[id(parameter)]}": value for key, value in moments.items()}
-        return found
+            for key, value in moments.items():
+                yield f"optimizer.{key}.{names[id(parameter)]}", value
 
     def load(self, tensors: dict[str, Any], steps: int) -> None:
         """Take over the state after a number of steps."""

@@ -62,6 +62,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 OnnxForm = Literal["merged", "adapter", "both"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]
+Offload = Literal["optimizer", "all"]
 SHARED_METHODS: Final[tuple[MethodType, ...]] = ("full", "lora", "dora")
 """Methods whose training several ranks can share."""
 UNSHARED_TASKS: Final[tuple[Task, ...]] = ("preference",)
@@ -208,6 +209,9 @@ class DistributedPlan(PlanModel):
     """How ranks share the model's state; ddp: each has all of it."""
     world_size: int = 1
     """Ranks: processes that train together."""
+    offload: Offload | None = None
+    """What ZeRO keeps in the host's memory: what is trained as the optimizer steps on it, and its state; `all`: the
+    weights, too."""
 
     @property
     def is_zero(self) -> bool:

@@ -10,8 +10,10 @@ import contextlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -218,10 +220,12 @@ class Trainer:
 
     def _save(self, step: int, state: Optimisation, random_state: dict[str, Any], totals: StepEnd) -> None:
         """Save a checkpoint: the first rank writes, all wait."""
-        tensors = {**state.tensors(), **random_state}
+        tensors = chain(state.tensors(), random_state.items())
         values = {"totals": asdict(totals)}
         if self.team.leads:
             save_checkpoint(self.checkpoints, step, tensors, values, keep=self.checkpoint.keep, identity=self.identity)
+        else:
+            deque(tensors, maxlen=0)  # what is dealt out is put together by all
         self.team.sum(0.0)
 
     def _random_state(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field
 
 from strop.api.base import ApiModel, Found, Rule
-from strop_trainer.plan import SHARED_METHODS, UNSHARED_TASKS, DistributedStrategy
+from strop_trainer.plan import SHARED_METHODS, UNSHARED_TASKS, DistributedStrategy, Offload
 
 _IN_WORDS: Final[dict[DistributedStrategy, str]] = {
     "none": "one rank alone",
@@ -29,6 +29,19 @@ class DistributedSpec(ApiModel):
             ".strategy",
             check=lambda self: self.processes_per_node in {None, 1} or self.strategy != "none",
         ),
+        Rule(
+            "!has(self.offload) || (has(self.strategy) && (self.strategy == 'zero-3' || "
+            "(self.offload == 'optimizer' && self.strategy in ['zero-1', 'zero-2'])))",
+            "optimizer goes with zero-1, zero-2 and zero-3, all with zero-3: the other strategies keep all on the "
+            "accelerator",
+            ".offload",
+            "FieldValueForbidden",
+            lambda self: (
+                self.offload is None
+                or self.strategy == "zero-3"
+                or (self.offload == "optimizer" and self.strategy in {"zero-1", "zero-2"})
+            ),
+        ),
     )
 
     nodes: Annotated[int, Field(ge=1, le=1024)] | None = Field(default=None, description="Trainer pods. Left out: 1.")
@@ -42,6 +55,11 @@ class DistributedSpec(ApiModel):
         description="How ranks share the model's state. "
         + "; ".join(f"{name}: {words}" for name, words in _IN_WORDS.items())
         + ". Left out: ddp, and none for one rank.",
+    )
+    offload: Offload | None = Field(
+        default=None,
+        description="What ZeRO keeps in the pod's memory, where a rank has an accelerator: optimizer (its state, and "
+        "its steps are taken there), or all (with zero-3: the weights, too). Slower. Left out: nothing.",
     )
 
 

@@ -10,7 +10,7 @@ from strop.cli.notes import size_missing
 from strop.cli.planned import jobs_in
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
-from strop.planning.memory import estimate_memory, host_bytes, pod_bytes
+from strop.planning.memory import estimate_memory, host_bytes, kept_bytes, pod_bytes
 from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve_training
 from strop_trainer.plan import MemoryEstimate, TrainingPlan
@@ -52,5 +52,6 @@ def _estimated(job: Job) -> Estimated:
         estimate_memory(facts.shape, facts.parameters, training, accelerator=on, basis=facts.basis)
         for on in (False, True)
     )
-    pod, host = pod_bytes(cpu, facts.parameters, training), host_bytes(facts.parameters, training)
+    pod = pod_bytes(cpu, facts.parameters, training)
+    host = host_bytes(facts.parameters, training, kept=kept_bytes(facts.shape, facts.parameters, training))
     return Estimated(job, training, cpu, accelerator, pod, host)

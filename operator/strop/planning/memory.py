@@ -198,7 +198,7 @@ def estimate_memory(
     """
     trained = trained_parameters(shape, parameters, training)
     whole = weight_bytes(shape, parameters, training)
-    weights, gradients, optimizer, loading = _dealt_out(trained, whole, training)
+    weights, gradients, optimizer, loading = _dealt_out(trained, whole, training, accelerator=accelerator)
     activations = activation_bytes(shape, training, accelerator=accelerator)
     in_use = weights + gradients + optimizer + activations
     if accelerator:
@@ -222,17 +222,19 @@ def estimate_memory(
     )
 
 
-def _dealt_out(trained: int, weights: int, training: TrainingPlan) -> tuple[int, int, int, int]:
+def _dealt_out(trained: int, weights: int, training: TrainingPlan, *, accelerator: bool) -> tuple[int, int, int, int]:
     """Return what a rank has in training of weights, gradients and optimizer state, and what it has while it loads.
 
     ZeRO (Rajbhandari et al. 2020, §5) deals out the optimizer's state, with a copy of what is trained that it steps on;
     from stage 2 on the gradients; from stage 3 on the weights, of which some are put together at a time. What is
-    exchanged goes through two buffers. Each rank loads the whole model first.
+    exchanged goes through two buffers. Each rank loads the whole model first. An accelerator has nothing of what is
+    kept in the host's memory.
 
     Args:
         trained: parameters.
         weights: bytes of all of them, in one place.
         training: what is computed.
+        accelerator: whether it is one's memory, or that of a process that trains on CPUs.
     """
     distributed, gradients = training.distributed, trained * FP32
     if not distributed.is_zero:
@@ -241,9 +243,13 @@ def _dealt_out(trained: int, weights: int, training: TrainingPlan) -> tuple[int,
     buffers = 2 * FP32 * min(ZERO_BUCKET, trained)
     optimizer = trained * (_ADAM_BYTES + FP32) // ranks
     loading = weights + (weights + trained * FP32) // ranks
+    gradients = gradients if stage == 1 else gradients // ranks
     if distributed.partitions_weights:
-        weights = min(weights, weights // ranks + 2 * FP32 * ZERO_BUCKET)
-    return weights, (gradients if stage == 1 else gradients // ranks) + buffers, optimizer, loading
+        kept = 0 if accelerator and distributed.offload == "all" else weights // ranks
+        weights = min(weights, kept + 2 * FP32 * ZERO_BUCKET)
+    if accelerator and distributed.offload is not None:
+        optimizer, gradients = 0, gradients if stage == 1 else 0
+    return weights, gradients + buffers, optimizer, loading
 
 
 def pod_bytes(rank: MemoryEstimate, parameters: int, training: TrainingPlan) -> int:
@@ -262,11 +268,34 @@ def pod_bytes(rank: MemoryEstimate, parameters: int, training: TrainingPlan) -> 
     return LAUNCHER_BYTES + max(ranks * rank.total, RUNTIME_BYTES + export_bytes(parameters, training))
 
 
-def host_bytes(parameters: int, training: TrainingPlan) -> int:
-    """Return the memory of a pod that trains on accelerators: its ranks load the weights, and it exports on the CPU."""
+def host_bytes(parameters: int, training: TrainingPlan, *, kept: int = 0) -> int:
+    """Return the memory of a pod that trains on accelerators: its ranks load the weights, and it exports on the CPU.
+
+    Args:
+        parameters: of the model.
+        training: what is computed.
+        kept: bytes that a rank has there besides the runtime.
+    """
     ranks = training.distributed.world_size
     alone = RUNTIME_BYTES + export_bytes(parameters, training)
-    return alone if ranks == 1 else LAUNCHER_BYTES + max(ranks * RUNTIME_BYTES, alone)
+    together = ranks * (RUNTIME_BYTES + kept)
+    return max(alone, together) + (LAUNCHER_BYTES if ranks > 1 else 0)
+
+
+def kept_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
+    """Return what a rank on an accelerator has in the host's memory besides the runtime.
+
+    ZeRO-3 loads the whole model there and deals it out; with offload, the rank's part of the optimizer's state and of
+    the gradients is there, or of the weights as well.
+    """
+    distributed = training.distributed
+    trained, weights = trained_parameters(shape, parameters, training), weight_bytes(shape, parameters, training)
+    kept = weights if distributed.partitions_weights else 0
+    if distributed.offload is not None:
+        kept += trained * (_ADAM_BYTES + 2 * FP32) // distributed.world_size
+    if distributed.offload == "all":
+        kept += weights // distributed.world_size
+    return kept
 
 
 def work_volume_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool) -> int:

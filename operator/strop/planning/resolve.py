@@ -21,7 +21,7 @@ from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluatio
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.labelled import ANSWER_ONNX
 from strop.planning.labelled import ONNX as LABEL_ONNX
-from strop.planning.memory import estimate_memory, host_bytes, pod_bytes, work_volume_bytes
+from strop.planning.memory import estimate_memory, host_bytes, kept_bytes, pod_bytes, work_volume_bytes
 from strop.planning.methods import resolve_method
 from strop.planning.pools import AUTO, Fit, Needs, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
@@ -101,7 +101,7 @@ def resolve_distributed(spec: FineTuneJobSpec, chooser: Chooser) -> DistributedP
         )
     else:
         strategy = given.strategy or "none"
-    return DistributedPlan(strategy=strategy, world_size=ranks)
+    return DistributedPlan(strategy=strategy, world_size=ranks, offload=given.offload)
 
 
 def _dataset(spec: FineTuneJobSpec, chooser: Chooser) -> DatasetPlan:
@@ -201,7 +201,7 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
         pod=pod_bytes(on_cpu, facts.parameters, training),
-        host=host_bytes(facts.parameters, training),
+        host=host_bytes(facts.parameters, training, kept=kept_bytes(facts.shape, facts.parameters, training)),
         given=given,
         nodes=1,
         ranks=ranks,

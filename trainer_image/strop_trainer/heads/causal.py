@@ -100,7 +100,7 @@ class CausalHead:
 
     def pass_tokens(self, run: Run) -> int | None:
         """Return the tokens that a packed forward pass is bounded to, or None."""
-        return CPU_PASS_TOKENS if run.loaded.model.device.type == "cpu" else None
+        return CPU_PASS_TOKENS if run.device == CPU else None
 
     def before_training(self, run: Run, identity: Mapping[str, str]) -> None:
         """Do nothing: the loss goes by the rows alone."""
@@ -114,7 +114,7 @@ class CausalHead:
         model = run.loaded.model
 
         def loss(batch: Batch) -> Any:
-            batch = batch.to(model.device)
+            batch = batch.to(run.device)
             return torch.nn.functional.cross_entropy(target_logits(model, batch).float(), batch.labels, reduction="sum")
 
         return loss

@@ -169,7 +169,7 @@ class EncoderHead:
         """Return the task's loss."""
 
         def loss(batch: Batch) -> Any:
-            moved = batch.to(run.loaded.model.device)
+            moved = batch.to(run.device)
             return LOSSES[self.task.peft_type].loss(self._outputs(run, moved), moved, self.labels)
 
         return loss

@@ -120,7 +120,8 @@ class PreferenceHead(CausalHead):
             with run.loaded.as_base() if prompts else nullcontext(run.loaded.model) as model:
                 train = self._train_reference(run, model)
                 held = torch.cat([_log_probabilities(model, batch) for batch in run.held_out])
-            save_checkpoint(folder, 0, {"train": train, "held_out": held}, {}, keep=1, identity=identity)
+            answers = {"train": train, "held_out": held}
+            save_checkpoint(folder, 0, answers.items(), {}, keep=1, identity=identity)
             say(f"  answers before training: {len(train) + len(held)} pairs in {time.monotonic() - begin:.1f} s")
         run.encoded.examples[:] = [
             replace(pair, reference=tuple(values))

@@ -54,6 +54,11 @@ def _check_ranks(task: Task, method: MethodType, plan: DistributedPlan, batch: i
         raise bad_configuration(
             f"distributed.strategy: found none for {plan.world_size} ranks, allowed: ddp, zero-1, zero-2, zero-3"
         )
+    if plan.offload is not None and not (plan.partitions_weights if plan.offload == "all" else plan.is_zero):
+        raise bad_configuration(
+            f"distributed.offload: found {plan.offload} with strategy {plan.strategy}, allowed: optimizer with zero-1, "
+            "zero-2 and zero-3, all with zero-3"
+        )
     if plan.world_size > batch:
         raise bad_configuration(
             f"training.effectiveBatchSize: found {batch} for {plan.world_size} ranks, allowed: at least a row a rank"

@@ -168,9 +168,11 @@ def blame(
             return TrainerError(ExitCode.INTERNAL, f"rank {rank} of {size} was ended by {name}{hint}", stage=stage)
     if told:
         report = told[0]
+        # Later stages are the first rank's alone.
+        who = f"rank {report.rank} of {size}: " if report.message.stage in {"prepare", "train"} else ""
         return TrainerError(
             report.code,
-            f"rank {report.rank} of {size}: {report.message.message}",
+            f"{who}{report.message.message}",
             reason=report.message.reason,
             stage=report.message.stage,
         )

@@ -6,7 +6,7 @@ accelerator's own library where there is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -75,7 +75,7 @@ class Team:
             torch.distributed.destroy_process_group()
 
 
-def join(plan: DistributedPlan, environment: Mapping[str, str], device: str, accelerators: int) -> Team:
+def join(plan: DistributedPlan, environment: MutableMapping[str, str], device: str, accelerators: int) -> Team:
     """Meet the other ranks where the environment says (torchrun's variables); nobody, where one rank needs none.
 
     On accelerators each rank takes the one of its number on its node.
@@ -97,6 +97,7 @@ def join(plan: DistributedPlan, environment: Mapping[str, str], device: str, acc
         torch.accelerator.set_device_index(local)
         backend += f",{device}:{distributed.get_default_backend_for_device(device)}"
     if plan.world_size == 1:
+        environment.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
         return Team(plan, joined=True)
     distributed.init_process_group(backend, timeout=PATIENCE)

@@ -38,6 +38,11 @@ def zero_config(plan: Hyperparameters, team: Team, device: str) -> dict[str, Any
             "stage3_max_live_parameters": ZERO_BUCKET,
             "stage3_max_reuse_distance": ZERO_BUCKET,
         }
+    place = {"device": "cpu", "pin_memory": device != CPU}
+    if team.plan.offload is not None:
+        zero["offload_optimizer"] = place
+    if team.plan.offload == "all":
+        zero["offload_param"] = place
     return {
         "train_micro_batch_size_per_gpu": plan.micro_batch_size,
         "gradient_accumulation_steps": 1,
@@ -70,9 +75,14 @@ class ZeroOptimisation(Optimisation):
     def engine(self) -> Any:
         """DeepSpeed's engine."""
         if self.made is None:
-            deepspeed = import_deepspeed(self.device)
+            deepspeed, module = import_deepspeed(self.device), as_module(self.model)
+            if self.team.plan.partitions_weights:
+                # One weight after the other: left to the engine, all of the model would be on the accelerator first.
+                deepspeed.zero.Init(module=module, config_dict_or_path=self.config)
+                for buffer in module.buffers():
+                    buffer.data = buffer.data.to(self.device)
             self.made, *_ = deepspeed.initialize(
-                model=as_module(self.model),
+                model=module,
                 optimizer=self.optimizer,
                 config=self.config,
                 dist_init_required=False,
@@ -100,23 +110,21 @@ class ZeroOptimisation(Optimisation):
         """Call what makes forward passes; where weights are dealt out, within the engine's own forward pass."""
         return self.engine.module(function) if self.team.plan.partitions_weights else function()
 
-    def tensors(self) -> dict[str, Any]:
-        """Return the state as whole tensors, as of one process; empty but for rank 0."""
+    def tensors(self) -> Iterator[tuple[str, Any]]:
+        """Yield the state as whole tensors, as of one process, put together one after the other."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state  # noqa: PLC0415
 
-        found: dict[str, Any] = {}
         if self.made is None:  # no step was made
-            return super().tensors()
+            yield from super().tensors()
+            return
         steps = [moments["step"] for moments in self.optimizer.state.values() if "step" in moments]
         self._link_moments()
         for name, parameter in self.parameters.items():
-            parts = {f"parameter.{name}": safe_get_full_fp32_param(parameter)}
+            yield f"parameter.{name}", safe_get_full_fp32_param(parameter)
+            for key in MOMENTS if steps else ():
+                yield f"optimizer.{key}.{name}", safe_get_full_optimizer_state(parameter, key)
             if steps:
-                parts |= {f"optimizer.{key}.{name}": safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-                parts[f"optimizer.step.{name}"] = torch.tensor(float(steps[0]))
-            if self.team.leads:
-                found |= {full: value.detach().cpu() for full, value in parts.items()}
-        return found
+                yield f"optimizer.step.{name}", torch.tensor(float(steps[0]))
 
     def load(self, tensors: dict[str, Any], steps: int) -> None:
         """Take over the state after a number of steps, before the engine takes the model apart."""
