@@ -10,6 +10,9 @@ from transformers import AutoTokenizer
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.export.genai import export_onnx
+from strop_trainer.plan import ProofPlan
+from strop_trainer.proof import ProofRow, prove
 from strop_trainer.registry import verify
 from strop_trainer.tasks.given_template import check_template
 from tests.support.models import CHAT_TEMPLATE, tiny_llama
@@ -88,6 +91,25 @@ def test_a_job_with_a_template_of_its_own_is_trained_with_it_and_publishes_it(tm
     assert ours.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == expected
     tokenizer = onnxruntime_genai.Tokenizer(onnxruntime_genai.Model(str(version / "onnx")))
     assert tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True) == expected
+
+
+def test_what_the_runtimes_own_engine_cannot_render_is_told(tmp_path: Path) -> None:
+    merged = tiny_llama(tmp_path / "merged")
+    messages = [{"role": "user", "content": "one two"}]
+    row = ProofRow([*range(40, 60), 2], 10, "", messages)
+    for number, (template, expected) in enumerate(
+        {
+            CHAT_TEMPLATE: "",
+            GIVEN.replace("message['role']", "message['role'] | upper"): "it cannot render it: ",
+        }.items()
+    ):
+        (merged / "chat_template.jinja").write_text(template)
+        export_onnx(merged, tmp_path / f"onnx{number}", "fp32")
+        (found,) = prove(merged, {"fp32": tmp_path / f"onnx{number}"}, [row], ProofPlan(), 2)
+        assert found.passed
+        assert found.template is not None
+        assert found.template.startswith(expected)
+        assert bool(found.template) == bool(expected)
 
 
 def test_a_broken_template_ends_a_job_before_its_model_is_looked_at(tmp_path: Path) -> None:

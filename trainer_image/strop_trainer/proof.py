@@ -29,11 +29,13 @@ class ProofRow:
         input_ids: prompt and reference answer, T tokens.
         prompt_length: tokens of the prompt.
         reference: the reference answer as text.
+        messages: the prompt as it is given to a chat template; empty where there is none.
     """
 
     input_ids: Sequence[int]
     prompt_length: int
     reference: str
+    messages: Sequence[Mapping[str, Any]] = ()
 
     def answer_end(self, end_tokens: frozenset[int]) -> int:
         """Return where the answer ends: behind its first end token, or at the end of the row."""
@@ -160,6 +162,8 @@ class ProofResult(Proof):
     """Why it did not pass, in words; empty where it did."""
     answers: tuple[Answer, ...] = ()
     judged_by: tuple[Bound, ...] = ()
+    template: str | None = None
+    """Why ONNX Runtime GenAI renders a prompt otherwise than transformers; empty where it does not, None: not tried."""
 
     def summary(self) -> ProofSummary:
         """Return what goes to the termination message."""
@@ -185,6 +189,7 @@ class ProofResult(Proof):
             "judged_by": list(map(str, self.judged_by)),
             **measured,
             "perplexity_ratio": number(self.measured.perplexity_ratio),
+            "chat_template": self.template,
             "answers": [asdict(answer) for answer in self.answers],
         }
 
@@ -243,6 +248,8 @@ def prove(
             del runner
             answerer = AnswerRunner(export.folder, threads, export.adapter)
             free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
+            # A base graph brings the base model's template, not the adapter's.
+            template = _compare_templates(answerer, tokenizer, used[0].messages) if export.adapter is None else None
             del answerer
         except MemoryError:
             raise
@@ -260,9 +267,27 @@ def prove(
         ]
         judged_by = tuple(bounds(export.precision, measured, limits))
         results.append(
-            ProofResult(export.artifact, export.precision, measured, tuple(reasons), tuple(answers), judged_by)
+            ProofResult(
+                export.artifact, export.precision, measured, tuple(reasons), tuple(answers), judged_by, template
+            )
         )
     return results
+
+
+def _compare_templates(answerer: AnswerRunner, tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return why ONNX Runtime GenAI's own engine renders a prompt otherwise than transformers; "" where it does not."""
+    if not messages:
+        return None
+    expected = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    try:
+        found = answerer.render(messages)
+    except Exception as error:  # noqa: BLE001 - whatever its engine does not know
+        return f"it cannot render it: {(str(error).strip() or repr(error)).splitlines()[0][:200]}"
+    same = next((at for at, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+    if same is None and len(found) == len(expected):
+        return ""
+    at = min(len(found), len(expected)) if same is None else same
+    return f"it renders {found[at : at + 40]!r} where transformers renders {expected[at : at + 40]!r}"
 
 
 def _nothing(rows: int) -> Measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +123,12 @@ class AnswerRunner:
             generator.generate_next_token()
             tokens.append(int(generator.get_next_tokens()[0]))
         return tokens
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return a conversation, rendered by the export's chat template with the runtime's own engine, and a prompt.
+
+        Raises:
+            RuntimeError: the engine cannot; it knows a part of Jinja.
+        """
+        tokenizer = self._genai.Tokenizer(self._model)
+        return str(tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True))

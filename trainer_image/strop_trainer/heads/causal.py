@@ -171,9 +171,9 @@ class CausalHead:
         from strop_trainer.proof import prove as compare  # noqa: PLC0415
 
         plan = run.plan.training
-        rows = [ProofRow(q.row_ids, len(q.prompt_ids), q.reference) for q in run.questions]
+        rows = [ProofRow(q.row_ids, len(q.prompt_ids), q.reference, q.messages) for q in run.questions]
         adapted = Adapted(run.artifact(ADAPTER_FOLDER) / ADAPTER_FILE, run.bases) if run.bases else None
-        run.proofs += compare(
+        found = compare(
             run.artifact("merged"),
             run.exports,
             rows,
@@ -181,6 +181,9 @@ class CausalHead:
             plan.evaluation.max_new_tokens,
             adapted=adapted,
         )
+        run.proofs += found
+        if why := next((proof.template for proof in found if proof.template), None):
+            say(f"  note: ONNX Runtime GenAI and the chat template: {why}; let transformers render prompts")
 
 
 def _save(run: Run, measure: Callable[[Any], dict[str, float]]) -> None:
