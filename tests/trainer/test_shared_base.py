@@ -1,6 +1,7 @@
 """Adapters as files for a base graph that they share: switched at run time, each answers as its merged model."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.shared_base import adapted_layers, build_base, builder, write_adapter
+from strop_trainer.heads.causal import largest
 from strop_trainer.manifest import file_sha256, list_files
 from strop_trainer.methods import check_method
 from strop_trainer.plan import OnnxPrecision, ProofPlan
@@ -258,3 +260,10 @@ def test_what_no_base_graph_can_take_in_is_refused_before_anything_is_loaded(
     with pytest.raises(TrainerError, match=f"artifact.onnxForm: found both.*{expected}") as caught:
         check_method(plan.training)
     assert caught.value.exit_code == ExitCode.BAD_CONFIGURATION
+
+
+def test_a_difference_that_is_no_number_is_not_passed_over() -> None:
+    assert largest([0.1, 0.3, 0.2]) == 0.3
+    assert largest([]) == 0.0
+    for values in ([math.nan, 0.1], [0.1, math.nan], [0.1, math.nan, 0.2]):
+        assert math.isnan(largest(values))

@@ -197,19 +197,21 @@ def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, 
     return LoadedModel(model, tokenizer, total, trained, folder, plan, start)
 
 
-def load_adapter(adapter: Path, loaded: LoadedModel) -> Any:
-    """Return a saved adapter on a base model loaded anew, as its users would load it, in the same precision.
+def load_adapter(adapter: Path, folder: Path, plan: TrainingPlan, device: Any) -> Any:
+    """Return a saved adapter on a base model loaded anew, as its users would load it, in the precision of training.
 
     Args:
         adapter: PEFT folder.
-        loaded: the model that was trained.
+        folder: of the base model.
+        plan: what was computed.
+        device: torch's.
     """
     from peft import PeftModel  # noqa: PLC0415 - seconds
 
-    model = PeftModel.from_pretrained(_load_base(loaded.folder, loaded.plan, loaded.model.device.type), adapter).eval()
-    if loaded.plan.method.type in PROMPT_METHODS and loaded.plan.method.type != "prefix-tuning":
+    model = PeftModel.from_pretrained(_load_base(folder, plan, device.type), adapter).eval()
+    if plan.method.type in PROMPT_METHODS and plan.method.type != "prefix-tuning":
         prompts.hide_virtual_tokens(model)
-    return model.to(loaded.model.device)
+    return model.to(device)
 
 
 def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
