@@ -149,6 +149,18 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         ExitCode.BAD_CONFIGURATION,
         "training.effectiveBatchSize: found 4 for 5 ranks",
     ),
+    "offload": (
+        lambda _: None,
+        make_plan(distributed={"strategy": "zero-2", "offload": "all"}),
+        ExitCode.BAD_CONFIGURATION,
+        "distributed.offload: found all with strategy zero-2, allowed: optimizer with zero-1, zero-2 and zero-3, all",
+    ),
+    "task of several ranks": (
+        lambda _: None,
+        make_plan(task="preference", distributed={"strategy": "ddp", "world_size": 2}),
+        ExitCode.BAD_CONFIGURATION,
+        "distributed.strategy: found ddp for task preference, allowed: none",
+    ),
     "method of several ranks": (
         lambda _: None,
         make_plan(method={"type": "ia3"}, distributed={"strategy": "ddp", "world_size": 2}),
