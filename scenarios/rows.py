@@ -92,14 +92,16 @@ def topics_in_words() -> list[Row]:
 
 
 def names() -> list[Row]:
-    """Return sentences of hironsancorpus, words and tags."""
+    """Return sentences of hironsancorpus, words and tags, each sentence once."""
     text = (package("hironsan") / "corpus" / "iob_sents.txt").read_text(encoding="utf-8")
-    rows = []
+    rows: dict[tuple[str, ...], Row] = {}
     for sentence in text.split("\n\n"):
-        words = [line.split("\t") for line in sentence.splitlines() if line.strip()]
+        lines = [line.split("\t") for line in sentence.splitlines()]
+        words = [line for line in lines if line[0].strip()]  # some are a wide space alone
         if words:
-            rows.append({"tokens": [word[0] for word in words], "tags": repaired([word[-1] for word in words])})
-    return rows
+            tokens = [word[0] for word in words]
+            rows.setdefault(tuple(tokens), {"tokens": tokens, "tags": repaired([word[-1] for word in words])})
+    return list(rows.values())
 
 
 def repaired(tags: Sequence[str]) -> list[str]:

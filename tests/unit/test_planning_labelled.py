@@ -21,9 +21,9 @@ def test_an_encoder_gets_an_encoders_values() -> None:
     assert plan.artifact.onnx == ["fp32"]
 
 
-def test_full_fine_tuning_takes_berts_rate() -> None:
+def test_full_fine_tuning_takes_the_upper_end_of_berts_rates() -> None:
     plan = plan_of(task="token-classification", model__source="pvc://models/bert", method={"type": "full"})
-    assert plan.hyperparameters.learning_rate == 3e-5
+    assert plan.hyperparameters.learning_rate == 5e-5
 
 
 def test_questions_leave_the_precisions_to_the_kind_of_model_unless_they_are_named() -> None:

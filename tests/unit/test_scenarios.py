@@ -118,6 +118,16 @@ def test_names_begin_with_b() -> None:
     ]
 
 
+def test_sentences_are_read_without_words_of_white_space_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    sentence = "東京\tx\tB-LOC\n\u3000\tx\tO\nで\tx\tO\n"
+    (tmp_path / "corpus" / "iob_sents.txt").write_text(f"{sentence}\n{sentence}\n")
+    monkeypatch.setattr(rows, "package", lambda _: tmp_path)
+    assert rows.names() == [{"tokens": ["東京", "で"], "tags": ["B-LOC", "O"]}]
+
+
 def test_a_tune_keeps_its_notes_and_no_address() -> None:
     text = '% a remark\nX:1\nT:Jig\nZ:by me, me@example.org\nM:6/8\nK:D\n"Am"ABc|d3:|\n\nX:2\nT:Other\n'
     assert rows.plain_tune(text) == "T:Jig\nM:6/8\nK:D\nABc|d3:|"

@@ -19,7 +19,11 @@ PRECISION: Final[tuple[Precision, str]] = ("fp32", "encoders are small, and a ne
 ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32"], "exact; int8 is a quarter of the size")
 ANSWER_ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32", "int8"], "of an encoder, which marks its answer")
 _LORA_RATE: Final = (5e-4, "as LoRA's for RoBERTa (Hu et al. 2021, table 9); encoders have no presets")
-_FULL_RATE: Final = (3e-5, "within BERT's 2e-5 to 5e-5 (Devlin et al. 2019, appendix A.3); encoders have no presets")
+_FULL_RATE: Final = (
+    5e-5,
+    "the upper end of BERT's 2e-5 to 5e-5 (Devlin et al. 2019, appendix A.3): small data gives a new head few steps; "
+    "encoders have no presets",
+)
 
 
 def label_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
