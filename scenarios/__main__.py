@@ -12,6 +12,7 @@ Safe to interrupt: what is measured is kept, and the cell that was running goes 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,7 @@ def main() -> int:
     if not arguments.again:
         waiting = [cell for cell in waiting if not done(results.get(cell.name), any_code=arguments.any_code)]
     code = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if waiting:
             prepare_encoder(folders.models / ENCODER)

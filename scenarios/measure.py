@@ -145,6 +145,7 @@ def run(cell: Cell, folders: Folders, key: str, say: Callable[[str], None]) -> O
             process.wait()
             code = -1
         except KeyboardInterrupt:
+            process.terminate()  # it saves a checkpoint
             process.wait()
             raise
     seconds = time.monotonic() - begin
