@@ -171,5 +171,5 @@ def test_a_task_that_is_not_there_is_named_with_those_that_are() -> None:
 def test_exact_match_forgives_white_space_only() -> None:
     assert normalise(" Caf\u0065\u0301 \n ouvert ") == "Café ouvert"
     score = task_named("chat").score
-    assert score(["a b", "A", "x"], ["a  b\n", "a", "x"]) == {"exact_match": 2 / 3}
+    assert score(["a b", "A", "x"], [["a  b\n"], ["a"], ["x"]]) == {"exact_match": 2 / 3}
     assert score([], []) == {}
