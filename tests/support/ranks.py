@@ -8,7 +8,6 @@ from strop_trainer.plan import Plan
 from strop_trainer.ranks.launch import RankReport, read_reports, report_path
 from tests.support.ports import free_port
 from tests.support.training import Surroundings, make_plan
-from tests.support.waiting import wait_until
 from tests.support.warm import start_warm_rank
 
 SECONDS = 120
@@ -21,12 +20,8 @@ def shared_plan(strategy: str, ranks: int, **changes: Any) -> Plan:
     return plan.model_copy(update={"placement": plan.placement.model_copy(update={"processes_per_node": ranks})})
 
 
-def run_warm_ranks(around: Surroundings, plan: Plan, *, stop_after: str | None = None) -> dict[int, RankReport]:
-    """Run the ranks of a plan to their end, or stop them when the first has said something.
-
-    Returns:
-        What each has left as its last word.
-    """
+def run_warm_ranks(around: Surroundings, plan: Plan) -> dict[int, RankReport]:
+    """Run the ranks of a plan to their end; return what each has left as its last word."""
     size, port = plan.placement.processes_per_node, free_port()
     folder = report_path(around.work, 0).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,11 +43,6 @@ def run_warm_ranks(around: Surroundings, plan: Plan, *, stop_after: str | None =
         for rank in range(size)
     ]
     try:
-        if stop_after is not None:
-            said = around.root / "stdout-0"
-            wait_until(lambda: said.exists() and stop_after in said.read_text(), f"{stop_after} of rank 0", SECONDS)
-            for process in processes:
-                process.terminate()
         for process in processes:
             process.join(SECONDS)
     finally:

@@ -65,13 +65,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**FULL, "hyperparameters": {"packing": False, "gradient_checkpointing": True, "learning_rate": 1e-3}},
     ),
     "zero-1 dora": ("zero-1", {"method": {"type": "dora", "lora": LORA}}),
-    "zero-2 dora bf16": (
-        "zero-2",
-        {"method": {"type": "dora", "lora": LORA}, "hyperparameters": {"precision": "bf16"}},
-    ),
     "zero-2 full": ("zero-2", FULL),
-    "zero-2 offload": ("zero-2", {"method": {"lora": LORA}, "distributed": {"offload": "optimizer"}}),
-    "zero-3 offload": ("zero-3", {**FULL, "distributed": {"offload": "all"}}),
+    "zero-1 offload": ("zero-1", {**FULL, "distributed": {"offload": "optimizer"}}),
     "zero-3 lora": ("zero-3", {"method": {"lora": LORA}, "evaluation": {"every_steps": 3}}),
     "zero-3 full bf16": (
         "zero-3",
@@ -100,7 +95,7 @@ def check_as_one(alone: Surroundings, shared: Surroundings, strategy: str, **cha
     assert all(memory.peak_bytes > 50_000_000 for memory in document.ranks)
 
 
-RESUMED = ("ddp lora", "zero-2 full", "zero-3 full bf16", "zero-3 offload")
+RESUMED = ("zero-2 full", "zero-3 full bf16")
 RESUMED_TOLERANCE = 1e-6
 """Of the norm of what is trained: nothing but what is computed again may differ."""
 
@@ -175,8 +170,8 @@ def end(around: Surroundings, process: subprocess.Popen[str], seen: str) -> Ende
 
 def test_a_stop_reaches_every_rank_and_the_job_goes_on_from_its_checkpoint(tmp_path: Path, model: Path) -> None:
     around = lay_out(tmp_path, model)
-    long = shared_plan("ddp", 2, hyperparameters={"max_steps": 3_000}, checkpoint={"every_steps": 3_000})
-    process, seen = start_and_wait(around, long)
+    plan = shared_plan("ddp", 2, hyperparameters={"max_steps": 300}, checkpoint={"every_steps": 300})
+    process, seen = start_and_wait(around, plan)
     ranks = children(process.pid)
     assert len(ranks) == 2
     process.send_signal(signal.SIGTERM)
@@ -187,12 +182,17 @@ def test_a_stop_reaches_every_rank_and_the_job_goes_on_from_its_checkpoint(tmp_p
     assert "Traceback" not in ended.errors
     (checkpoint,) = (around.work / "checkpoints").iterdir()
     step = int(checkpoint.name.removeprefix("step-"))
-    assert step > 0
+    assert 0 < step < 300
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
-    reports = run_warm_ranks(around, long, stop_after="| loss")
-    assert {rank: report.code for rank, report in reports.items()} == dict.fromkeys((0, 1), ExitCode.PREEMPTED)
-    assert f"goes on after step {step}" in (around.root / "stdout-0").read_text()
-    assert (around.root / "stdout-1").read_text() == ""
+    again = around.run(plan)
+    assert again.code == ExitCode.OK, again.output + again.errors
+    assert f"goes on after step {step}" in again.output
+    assert again.output.count("== train") == 1  # one rank has the word
+    assert "rank 1: at most" in again.output
+    assert again.message is not None
+    assert again.message.published is not None
+    assert list(again.message.stage_seconds)[-1] == "publish"
+    assert {"check", "fetch", "prepare", "train", "evaluate"} <= again.message.stage_seconds.keys()
 
 
 def test_a_rank_that_is_killed_ends_the_job_and_is_named(tmp_path: Path, model: Path) -> None:
