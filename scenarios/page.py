@@ -13,6 +13,8 @@ Results = Mapping[str, Outcome]
 """Name of a cell → its outcome."""
 
 NOT_RUN: Final = Outcome("not run")
+ENOUGH: Final = 3
+"""Scenarios that a ratio is taken of, at least: one alone may be noise."""
 LOWER_IS_BETTER: Final = ("perplexity", "eval_loss")
 HEAD: Final = """# Scenarios and techniques
 
@@ -161,7 +163,7 @@ def _properties(results: Results) -> str:
     parts = [
         "Two versions of the table have been published, which differ in these rows: an older one (O) and a newer one "
         "(N), both in Microsoft's PhiCookBook (`FineTuning_Scenarios.md`). Ratios are to method `full` on the same "
-        "rows, the median over the scenarios that ran both.\n"
+        f"rows, the median over the scenarios that ran both, where there are at least {ENOUGH}.\n"
     ]
     for name, title, ratios in (
         ("cost", "Reducing compute and cost: seconds of training", _cost),
@@ -174,11 +176,11 @@ def _properties(results: Results) -> str:
                 continue
             values = ratios(technique, results)
             older, newer = (said.split()[COLUMNS.index(technique.column)] for said in PUBLISHED[name])
-            found = statistics.median(values) if values else None
+            found = statistics.median(values) if len(values) >= ENOUGH else None
             rows.append(
                 [
                     technique.name,
-                    "not run" if found is None else f"{found:.2%}" if name == "parameters" else f"{found:.2f} x",
+                    "too few" if found is None else f"{found:.2%}" if name == "parameters" else f"{found:.2f} x",
                     str(len(values)),
                     _verdict(found, name),
                     older,

@@ -151,13 +151,22 @@ def measured(seconds: float, peak: float, trained: int, **more: object) -> Outco
 
 
 def test_the_page_holds_each_technique_against_full_and_against_what_was_published() -> None:
-    text = page.page({"translation-full": measured(100, 4.0, 1000), "translation-lora": measured(60, 2.0, 10)}, "now")
+    results = {}
+    for scenario, factor in (("translation", 1), ("chat", 2), ("creative", 1)):
+        results[f"{scenario}-full"] = measured(100, 4.0, 1000)
+        results[f"{scenario}-lora"] = measured(60 * factor, 2.0, 10)
+    text = page.page(results, "now")
     lines = {line for line in text.splitlines() if line.startswith("| lora |")}
-    assert "| lora | 0.60 x | 1 | Yes | Yes | Yes | neither |" in lines
-    assert "| lora | 0.50 x | 1 | Yes | No | Yes | O |" in lines
-    assert "| lora | 1.00% | 1 | Yes | No | Yes | O |" in lines
+    assert "| lora | 0.60 x | 3 | Yes | Yes | Yes | neither |" in lines
+    assert "| lora | 0.50 x | 3 | Yes | No | Yes | O |" in lines
+    assert "| lora | 1.00% | 3 | Yes | No | Yes | O |" in lines
     assert "10 → 20.5" in text
-    assert "| qlora | not run |" in text
+    assert "| qlora | too few | 0 |" in text
+
+
+def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
+    text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, "now")
+    assert [line for line in text.splitlines() if line.startswith("| lora | too few | 1 |  |")]
 
 
 def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
