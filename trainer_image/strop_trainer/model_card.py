@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from strop_trainer.record import RunRecord
     from strop_trainer.vllm import Verdict
 
-_TAGS = {"chat": "text-generation", "text-generation": "text-generation", "instruction": "text-generation"}
+_TAGS = dict.fromkeys(("chat", "text-generation", "instruction", "preference"), "text-generation")
 
 
 def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence[str], served: Verdict | None) -> str:

@@ -116,13 +116,14 @@ class PreferenceHead(CausalHead):
         if found is not None:
             train, held = found.tensors["train"], found.tensors["held_out"]
         else:
+            say(f"  what the model gives {len(run.encoded.examples)} pairs before training is computed once")
             prompts = run.plan.training.method.type in PROMPT_METHODS
             with run.loaded.as_base() if prompts else nullcontext(run.loaded.model) as model:
                 train = self._train_reference(run, model)
                 held = torch.cat([_log_probabilities(model, batch) for batch in run.held_out])
             answers = {"train": train, "held_out": held}
             save_checkpoint(folder, 0, answers.items(), {}, keep=1, identity=identity)
-            say(f"  answers before training: {len(train) + len(held)} pairs in {time.monotonic() - begin:.1f} s")
+            say(f"  {len(train) + len(held)} pairs, held-out ones included, in {time.monotonic() - begin:.1f} s")
         run.encoded.examples[:] = [
             replace(pair, reference=tuple(values))
             for pair, values in zip(_pairs(run.encoded.examples), train.tolist(), strict=True)
