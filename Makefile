@@ -58,7 +58,7 @@ demo-down: env ## Remove all that the demo made (caches stay)
 # --- tests -------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: lint type unit api trainer cluster fault ## All tests; sets up all it needs
+test: lint type unit api trainer cluster-and-fault ## All tests; sets up all it needs
 
 .PHONY: lint
 lint: env ## ruff, import floors
@@ -85,6 +85,11 @@ trainer: env ## Real small models on CPU
 .PHONY: cluster
 cluster: images ## Two real nodes, our images, the chart, a job to its end
 	$(PYTEST) tests/cluster
+
+# The cluster's nodes wait more than they work: beside it there is room for the other.
+.PHONY: cluster-and-fault
+cluster-and-fault: images
+	$(PYTEST) -n 2 --dist loadgroup tests/cluster tests/fault
 
 .PHONY: fault
 fault: programs env ## What breaks, and what then happens
