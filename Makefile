@@ -58,7 +58,7 @@ demo-down: env ## Remove all that the demo made (caches stay)
 # --- tests -------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: lint type unit trainer platform ## All tests; sets up all it needs
+test: lint type unit api trainer cluster fault ## All tests; sets up all it needs
 
 .PHONY: lint
 lint: env ## ruff, import floors
@@ -85,11 +85,6 @@ trainer: env ## Real small models on CPU
 .PHONY: cluster
 cluster: images ## Two real nodes, our images, the chart, a job to its end
 	$(PYTEST) tests/cluster
-
-# A worker for each: the cluster's nodes wait more than they work, and leave room for the API servers.
-.PHONY: platform
-platform: images ## cluster, api and fault, beside each other
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder tests/cluster tests/api tests/fault
 
 .PHONY: fault
 fault: programs env ## What breaks, and what then happens
