@@ -32,7 +32,20 @@ RELOADED_BATCHES = 4
 RELOADED_POSITIONS = 256
 """Of each, which bounds what is kept of them."""
 RELOADED_TOLERANCE = 0.01
-"""Share of the logits' norm; bf16 rounds to 0.004."""
+"""Share of the logits' norm."""
+ROUNDED_PRODUCTS = 7
+"""Matrix products of a layer: attention's four and the MLP's three."""
+
+
+def reloaded_limit(precision: str, layers: int) -> float:
+    """Return by what share of their norm logits may differ between the trained model and PEFT's own of its adapter.
+
+    The two compute in another order. In half precision each product rounds by 2^-8, and the errors of so many products
+    add up as those of a random walk: 0.042 was seen with the 30 layers of SmolLM2-135M, whose limit is 0.057.
+    """
+    if precision == "fp32":
+        return RELOADED_TOLERANCE
+    return max(RELOADED_TOLERANCE, 2**-8 * math.sqrt(ROUNDED_PRODUCTS * layers))
 
 
 class CausalHead:
@@ -277,14 +290,15 @@ def _reload(run: Run, trained: _Trained) -> AdapterProof:
         again.get_base_model().set_attn_implementation(trained.attention)
     pairs = zip(trained.logits, _some_logits(run, again), strict=True)
     difference = largest([float((before - after).norm() / before.norm()) for before, after in pairs])
-    if not difference <= RELOADED_TOLERANCE:
+    limit = reloaded_limit(run.plan.training.hyperparameters.precision, again.config.num_hidden_layers)
+    if not difference <= limit:
         raise TrainerError(
             ExitCode.PROOF_FAILED,
             f"not published, the saved adapter is not what was trained: logits differ by {difference:.2g} of their "
-            f"norm, allowed: {RELOADED_TOLERANCE}",
+            f"norm, allowed: {limit:.2g}",
         )
     say(f"  adapter: loaded again, its logits differ by {difference:.2g} of their norm")
-    return AdapterProof(passed=True, logit_difference=difference, limit=RELOADED_TOLERANCE, passes=len(trained.logits))
+    return AdapterProof(passed=True, logit_difference=difference, limit=limit, passes=len(trained.logits))
 
 
 def _answers(run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
