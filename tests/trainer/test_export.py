@@ -19,6 +19,7 @@ from strop_trainer.export.genai import ROPE_TYPES, architecture_of, check_export
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.runners import LogitsRunner, model_file, weight_precision
 from strop_trainer.export.shared_base import build_base
+from strop_trainer.heads.causal import reloaded_limit
 from strop_trainer.methods import load_tokenizer
 from strop_trainer.plan import ProofPlan
 from strop_trainer.proof import ProofRow, prove
@@ -293,3 +294,9 @@ def test_whether_a_model_can_be_exported_is_told_without_torch(tmp_path: Path) -
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout == "[]\n"
+
+
+def test_a_reloaded_adapter_may_differ_by_what_half_precision_rounds() -> None:
+    assert reloaded_limit("fp32", 30) == 0.01
+    assert 0.042 < reloaded_limit("bf16", 30) < 0.06
+    assert reloaded_limit("bf16", 30) < reloaded_limit("bf16", 80) < 0.1

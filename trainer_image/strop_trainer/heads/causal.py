@@ -290,7 +290,9 @@ def _reload(run: Run, trained: _Trained) -> AdapterProof:
         again.get_base_model().set_attn_implementation(trained.attention)
     pairs = zip(trained.logits, _some_logits(run, again), strict=True)
     difference = largest([float((before - after).norm() / before.norm()) for before, after in pairs])
-    limit = reloaded_limit(run.plan.training.hyperparameters.precision, again.config.num_hidden_layers)
+    limit = reloaded_limit(
+        run.plan.training.hyperparameters.precision, again.config.get_text_config().num_hidden_layers
+    )
     if not difference <= limit:
         raise TrainerError(
             ExitCode.PROOF_FAILED,
