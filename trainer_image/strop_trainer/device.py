@@ -39,12 +39,7 @@ def prepare_device(accelerators: int) -> str:
     # cuBLAS reads it once, and is deterministic only with it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     usable = torch.accelerator.current_accelerator() if accelerators and torch.accelerator.is_available() else None
-    device = choose_device(accelerators, usable.type if usable else None, str(torch.__version__))
-    # Whenever a model is saved, accelerate imports DeepSpeed, which looks for accelerators aloud.
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
-    if device == CPU:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    return device
+    return choose_device(accelerators, usable.type if usable else None, str(torch.__version__))
 
 
 def random_state(device: str) -> Any | None:

@@ -7,6 +7,7 @@ the strategy: what is dealt out is put together for saving and dealt out again a
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ class ZeroOptimisation(Optimisation):
     def engine(self) -> Any:
         """DeepSpeed's engine."""
         if self.made is None:
-            deepspeed, module = import_deepspeed(), as_module(self.model)
+            deepspeed, module = import_deepspeed(self.device), as_module(self.model)
             if self.team.plan.partitions_weights:
                 # One weight after the other: left to the engine, all of the model would be on the accelerator first.
                 deepspeed.zero.Init(module=module, config_dict_or_path=self.config)
@@ -175,8 +176,11 @@ class ZeroOptimisation(Optimisation):
         self.made = None
 
 
-def import_deepspeed() -> Any:
+def import_deepspeed(device: str) -> Any:
     """Import DeepSpeed, quietly, without operators that would be compiled where they run."""
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    if device == CPU:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed  # noqa: PLC0415 - a second, only where ZeRO is asked for
 
