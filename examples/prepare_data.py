@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 PACKAGE = "django"
 SOURCE_LANGUAGE = "English"
@@ -47,6 +47,18 @@ NOT_PROSE = frozenset("%<>{}\n\x00\x04")
 Row = dict[str, list[dict[str, str]]]
 
 
+def package(name: str, expected: str) -> Path:
+    """Return the folder of an installed package, whose code is not run.
+
+    Raises:
+        SystemExit: it is not installed; `expected` says what installs it.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"package {name}: not installed, expected: {expected}")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
 def read_catalog(path: Path) -> dict[str, str]:
     """Return message → translation of a GNU gettext .mo file (little endian, UTF-8)."""
     content = path.read_bytes()
@@ -66,6 +78,16 @@ def is_prose(text: str) -> bool:
         and len(text.split()) >= MINIMUM_WORDS
         and NOT_PROSE.isdisjoint(text)
     )
+
+
+def translations(django: Path, language: str, fits: Callable[[str], bool] = is_prose) -> list[tuple[str, str]]:
+    """Return pairs of an English message and its translation, both of which fit, sorted."""
+    found: dict[str, str] = {}
+    for catalog in sorted(django.rglob(f"locale/{language}/LC_MESSAGES/django.mo")):
+        for message, translation in read_catalog(catalog).items():
+            if fits(message) and fits(translation) and message != translation:
+                found.setdefault(message, translation)
+    return sorted(found.items())
 
 
 def read_messages(package: Path) -> dict[str, dict[str, str]]:
@@ -125,10 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write to")
     folder = parser.parse_args(arguments).out
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        parser.error("package Django: not installed, expected: pip install --no-deps -r requirements/demo.txt")
-    prepare(Path(next(iter(spec.submodule_search_locations))), folder)
+    try:
+        django = package(PACKAGE, "pip install --no-deps -r requirements/demo.txt")
+    except SystemExit as missing:
+        parser.error(str(missing))
+    prepare(django, folder)
 
 
 if __name__ == "__main__":

@@ -12,38 +12,20 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from prepare_data import is_prose, read_catalog
+from prepare_data import package as installed_package
+from prepare_data import translations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def package(name: str) -> Path:
-    """Return the folder of an installed package.
-
-    Raises:
-        SystemExit: it is not installed.
-    """
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"package {name}: not installed, expected: make env")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def translations(django: Path, language: str = "de") -> list[tuple[str, str]]:
-    """Return pairs of an English message and its translation, sorted."""
-    found: dict[str, str] = {}
-    for catalog in sorted(django.rglob(f"locale/{language}/LC_MESSAGES/django.mo")):
-        for message, translation in read_catalog(catalog).items():
-            if is_prose(message) and is_prose(translation) and message != translation:
-                found.setdefault(message, translation)
-    return sorted(found.items())
+package = partial(installed_package, expected="make env")
 
 
 def preferences(django: Path) -> list[dict[str, str]]:
@@ -74,7 +56,7 @@ def prepare(out: Path) -> None:
     with (out / "translation.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["source", "target"])
-        writer.writerows(translations(package("django")))
+        writer.writerows(translations(package("django"), "de"))
     asked = [{"question": question, "answer": answer} for question, answer in questions(package("chatterbot_corpus"))]
     for name, rows in (("questions", asked), ("preference", preferences(package("django")))):
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]

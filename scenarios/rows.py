@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import random
@@ -11,16 +10,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from examples.prepare_data import NOT_PROSE, read_catalog
+from examples.prepare_data import NOT_PROSE, translations
+from examples.prepare_data import package as installed_package
 from scenarios.table import SCENARIOS
 
 SEED: Final = 0
-HINT: Final = "make scenarios installs it (requirements/scenarios.txt)"
+package = partial(installed_package, expected="make scenarios (requirements/scenarios.txt)")
 TOPICS: Final = {
     "ai": "artificial intelligence",
     "coding": "coding",
@@ -45,18 +46,6 @@ TUNE_FIELDS: Final = "TRMLK"
 """Fields of ABC's header that are kept: title, rhythm, metre, unit length and key."""
 
 Row = dict[str, Any]
-
-
-def package(name: str) -> Path:
-    """Return the folder of an installed package, whose code is not run.
-
-    Raises:
-        SystemExit: it is not installed.
-    """
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"package {name}: not installed: {HINT}")
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def conversations(topic: str) -> list[tuple[str, str]]:
@@ -115,13 +104,9 @@ def repaired(tags: Sequence[str]) -> list[str]:
 
 def translation() -> list[Row]:
     """Return Django's messages in English and French."""
-    found: dict[str, str] = {}
-    for catalog in sorted(package("django").rglob("locale/fr/LC_MESSAGES/django.mo")):
-        for message, text in read_catalog(catalog).items():
-            if is_plain(message) and is_plain(text) and message != text:
-                found.setdefault(message, text)
+    pairs = translations(package("django"), "fr", is_plain)
     languages = {"source_language": "en", "target_language": "fr"}
-    return [{"source": source, "target": target} | languages for source, target in sorted(found.items())]
+    return [{"source": source, "target": target} | languages for source, target in pairs]
 
 
 def is_plain(text: str) -> bool:
