@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strop.api.finetunejob import ResourcesSpec
 from strop.cli.errors import bad_configuration
 from strop.cli.notes import size_missing
 from strop.cli.planned import jobs_in
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
-from strop.planning.memory import estimate_memory, host_bytes, kept_bytes, pod_bytes
 from strop.planning.presets import model_facts
-from strop.planning.resolve import resolve_training
+from strop.planning.resolve import needs_of, resolve_training
 from strop_trainer.plan import MemoryEstimate, TrainingPlan
 
 
@@ -46,12 +46,7 @@ def _estimated(job: Job) -> Estimated:
         training = resolve_training(job.spec, facts, Chooser())
     except PlanError as error:
         raise bad_configuration(f"{job.namespace}/{job.name}: {error.message}") from None
-    if facts.shape is None or facts.parameters is None:
+    needs = needs_of(ResourcesSpec(), facts, training)
+    if needs.cpu_estimate is None or needs.accelerator_estimate is None or needs.pod is None or needs.host is None:
         raise bad_configuration(size_missing(job))
-    cpu, accelerator = (
-        estimate_memory(facts.shape, facts.parameters, training, accelerator=on, basis=facts.basis)
-        for on in (False, True)
-    )
-    pod = pod_bytes(cpu, facts.parameters, training)
-    host = host_bytes(facts.parameters, training, kept=kept_bytes(facts.shape, facts.parameters, training))
-    return Estimated(job, training, cpu, accelerator, pod, host)
+    return Estimated(job, training, needs.cpu_estimate, needs.accelerator_estimate, needs.pod, needs.host)
