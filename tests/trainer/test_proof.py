@@ -16,7 +16,7 @@ from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.reference import Greedy, Reference
 from strop_trainer.heads.encoder_proof import LabelProof, label_bounds
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import Measured, ProofResult, ProofRow, bounds, judge, measure, number, prove
+from strop_trainer.proof import Measured, ProofResult, ProofRow, bounds, complaints, measure, number, prove
 from tests.support.models import tiny_llama, tiny_tokenizer
 from tests.support.records import MEASURED
 
@@ -27,6 +27,10 @@ LIMITS = ProofPlan()
 
 
 # --- judging: which numbers pass ---------------------------------------------------------------------------------
+
+
+def judge(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[str]:
+    return complaints(bounds(precision, measured, limits), finite=measured.finite)
 
 
 def test_what_measures_well_passes() -> None:

@@ -258,14 +258,14 @@ def prove(
             results.append(ProofResult(export.artifact, export.precision, _nothing(len(used)), (why,)))
             continue
         measured = measure(used, reference, logits, free, limits)
-        reasons = judge(export.precision, measured, limits)
+        judged_by = tuple(bounds(export.precision, measured, limits))
+        reasons = complaints(judged_by, finite=measured.finite)
         if found != export.precision:
             reasons = [f"weights: found {found}, expected {export.precision}", *reasons]
         answers = [
             Answer(row.reference, text, decode(tokenizer, tokens))
             for row, text, tokens in zip(used, reference.texts, free, strict=False)
         ]
-        judged_by = tuple(bounds(export.precision, measured, limits))
         results.append(
             ProofResult(
                 export.artifact, export.precision, measured, tuple(reasons), tuple(answers), judged_by, template
@@ -296,11 +296,9 @@ def _nothing(rows: int) -> Measured:
     return Measured(rows, 0, 0, False, none, none, none, none, none, none, none, none, none)  # noqa: FBT003
 
 
-def judge(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[str]:
-    """Return why an export does not pass."""
-    if not measured.finite:
-        return [NOT_FINITE]
-    return [bound.complaint for bound in bounds(precision, measured, limits) if not bound.holds]
+def complaints(judged_by: Sequence[Bound], *, finite: bool) -> list[str]:
+    """Return why an export that is judged by these bounds does not pass; `finite`: whether all logits are numbers."""
+    return [bound.complaint for bound in judged_by if not bound.holds] if finite else [NOT_FINITE]
 
 
 def bounds(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> list[Bound]:

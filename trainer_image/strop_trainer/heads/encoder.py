@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -231,11 +232,10 @@ class EncoderHead:
         from strop_trainer.export import encoder  # noqa: PLC0415
         from strop_trainer.heads.encoder_proof import (  # noqa: PLC0415
             LabelProof,
-            judge_labels,
             label_bounds,
             largest_difference,
         )
-        from strop_trainer.proof import Answer  # noqa: PLC0415
+        from strop_trainer.proof import Answer, complaints  # noqa: PLC0415
 
         task, limits = self.task, run.plan.training.artifact.proof
         rows = self.rows[: max(limits.rows, PROVEN_ROWS)]
@@ -252,7 +252,7 @@ class EncoderHead:
             difference = largest_difference(exact, found)
             agreement = sum(a == b for a, b in zip(expected, predicted, strict=True)) / len(rows)
             judged_by = label_bounds(precision, difference, agreement, (metrics, measured), limits)
-            reasons = judge_labels(difference, judged_by)
+            reasons = complaints(judged_by, finite=math.isfinite(difference))
             there = encoder.weight_precision(folder)
             if there != precision:
                 reasons = [f"weights: found {there}, expected {precision}", *reasons]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import NOT_FINITE, Answer, Bound, Proof, number
+from strop_trainer.proof import Answer, Bound, Proof, number
 from strop_trainer.tasks.labelled import Outputs
 from strop_trainer.termination import ProofSummary
 
@@ -83,18 +83,6 @@ def largest_difference(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> fl
             difference = float(np.abs(found - exported).max())
             largest = max(largest, difference if math.isfinite(difference) else math.inf)
     return largest
-
-
-def judge_labels(difference: float, bounds: Sequence[Bound]) -> list[str]:
-    """Return why an export does not pass.
-
-    Args:
-        difference: the largest of the outputs.
-        bounds: what it is judged by.
-    """
-    if not math.isfinite(difference):
-        return [NOT_FINITE]
-    return [bound.complaint for bound in bounds if not bound.holds]
 
 
 def label_bounds(
