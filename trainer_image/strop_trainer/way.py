@@ -29,6 +29,15 @@ def start(environment: Mapping[str, str], stop: StopRequest, clock: Clock) -> Ru
     return Run(settings, plan, task_named(plan.training.task), count, stop, clock, Progress(environment))
 
 
+def pass_through(run: Run, stages: Sequence[Callable[[Run], None]]) -> None:
+    """Do one stage after the other, reported and timed by its name."""
+    for stage in stages:
+        name = stage.__name__
+        run.progress.report({"stage": name}, urgent=True)
+        with run.clock.time(name):
+            stage(run)
+
+
 def carry_out(run: Run, stages: Sequence[Callable[[Run], None]]) -> TerminationMessage:
     """Go the way of a job, stage by stage.
 
@@ -36,11 +45,7 @@ def carry_out(run: Run, stages: Sequence[Callable[[Run], None]]) -> TerminationM
         TrainerError: it cannot go on.
         Preempted: a stop was requested.
     """
-    for stage in stages:
-        name = stage.__name__
-        run.progress.report({"stage": name}, urgent=True)
-        with run.clock.time(name):
-            stage(run)
+    pass_through(run, stages)
     say(f"\n{run.clock.table()}")
     found = " ".join(f"{name} {value:.4g}" for name, value in run.metrics_tuned.items())
     return TerminationMessage(

@@ -23,6 +23,7 @@ from strop_trainer.ranks.team import on_one_node
 from strop_trainer.run import Run
 from strop_trainer.stages import check, fetch
 from strop_trainer.termination import TerminationMessage
+from strop_trainer.way import pass_through
 
 GRACE_SECONDS: Final = 50
 """From a stop, or another rank's failure, to the end of a rank by force: less than a pod is given."""
@@ -52,10 +53,7 @@ def lead(run: Run) -> TerminationMessage:
         TrainerError: a rank failed; it is named.
         Preempted: a stop was requested.
     """
-    for stage in (check, fetch):
-        run.progress.report({"stage": stage.__name__}, urgent=True)
-        with run.clock.time(stage.__name__):
-            stage(run)
+    pass_through(run, (check, fetch))
     size = run.plan.placement.processes_per_node
     distributed = run.plan.training.distributed
     say(f"\n  {size} ranks, {distributed.strategy}, with {run.threads} threads each")
