@@ -45,7 +45,7 @@ def reloaded_limit(precision: str, layers: int) -> float:
     """
     if precision == "fp32":
         return RELOADED_TOLERANCE
-    return max(RELOADED_TOLERANCE, 2**-8 * math.sqrt(ROUNDED_PRODUCTS * layers))
+    return 2**-8 * math.sqrt(ROUNDED_PRODUCTS * layers)
 
 
 class CausalHead:
