@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Final
 
 from strop_trainer.batches import Batch
 from strop_trainer.plan import Hyperparameters
 from strop_trainer.schedule import SCHEDULES, Schedule
 
+MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+"""AdamW's state of a parameter, besides its steps."""
 Loss = Callable[[Batch], Any]
 """Batch → its loss, summed over its targets, of the model in training mode."""
+
+
+def load_parameters(parameters: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """Copy what was trained from a checkpoint's tensors."""
+    import torch  # noqa: PLC0415 - seconds
+
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
 
 
 class Optimisation:
@@ -107,17 +118,18 @@ class Optimisation:
 
     def load(self, tensors: dict[str, Any], steps: int) -> None:
         """Take over the state after a number of steps."""
-        import torch  # noqa: PLC0415
-
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter.{name}"])
-        for name, parameter in self.parameters.items():
-            keys = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
-            if steps:
-                device = parameter.device
-                self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
+        load_parameters(self.parameters, tensors)
+        if steps:
+            self.load_moments(tensors, steps)
         self.set_schedule(steps)
+
+    def load_moments(self, tensors: dict[str, Any], steps: int) -> None:
+        """Take over the optimizer's state, which there is from the first step on."""
+        del steps
+        for name, parameter in self.parameters.items():
+            keys = {key: f"optimizer.{key}.{name}" for key in ("step", *MOMENTS)}
+            device = parameter.device
+            self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
 
     def set_schedule(self, steps: int) -> None:
         """Set the learning rates to those after a number of steps."""

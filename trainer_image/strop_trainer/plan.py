@@ -214,14 +214,20 @@ class DistributedPlan(PlanModel):
     weights, too."""
 
     @property
+    def zero_stage(self) -> int:
+        """Of ZeRO, 1 to 3; 0 for another strategy."""
+        name, _, stage = self.strategy.partition("-")
+        return int(stage) if name == "zero" else 0
+
+    @property
     def is_zero(self) -> bool:
         """Whether DeepSpeed shares the state."""
-        return self.strategy.startswith("zero-")
+        return self.zero_stage > 0
 
     @property
     def partitions_weights(self) -> bool:
         """Whether no rank has all weights while it trains."""
-        return self.strategy == "zero-3"
+        return self.zero_stage == 3  # noqa: PLR2004 - ZeRO-3
 
 
 class EvaluationPlan(PlanModel):

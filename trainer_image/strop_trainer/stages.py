@@ -205,6 +205,7 @@ def train(run: Run) -> None:
 def put_together(run: Run, identity: Mapping[str, str]) -> None:
     """Load the model anew, whose weights were dealt out, with what was trained from the last checkpoint."""
     from strop_trainer.checkpoints import load_newest  # noqa: PLC0415 - torch
+    from strop_trainer.optimisation import load_parameters  # noqa: PLC0415
 
     del run.loaded
     give_back_freed_memory()
@@ -213,8 +214,7 @@ def put_together(run: Run, identity: Mapping[str, str]) -> None:
     last = load_newest(run.settings.checkpoints, identity)
     if last is None or last.step != run.result.steps:
         raise TrainerError(ExitCode.INTERNAL, "checkpoints: the last one cannot be read")
-    for name, parameter in run.loaded.trainable.items():
-        parameter.data.copy_(last.tensors[f"parameter.{name}"])
+    load_parameters(run.loaded.trainable, last.tensors)
 
 
 def use_all_threads(run: Run) -> None:

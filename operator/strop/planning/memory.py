@@ -239,7 +239,7 @@ def _dealt_out(trained: int, weights: int, training: TrainingPlan, *, accelerato
     distributed, gradients = training.distributed, trained * FP32
     if not distributed.is_zero:
         return weights, gradients, trained * _ADAM_BYTES, 0
-    ranks, stage = distributed.world_size, int(distributed.strategy.removeprefix("zero-"))
+    ranks, stage = distributed.world_size, distributed.zero_stage
     buffers = 2 * FP32 * min(ZERO_BUCKET, trained)
     optimizer = trained * (_ADAM_BYTES + FP32) // ranks
     loading = weights + (weights + trained * FP32) // ranks

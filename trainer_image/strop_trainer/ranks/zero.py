@@ -9,24 +9,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from strop_trainer.batches import Batch
 from strop_trainer.device import CPU
-from strop_trainer.optimisation import Optimisation, as_module
+from strop_trainer.optimisation import MOMENTS, Optimisation, as_module
 from strop_trainer.plan import ZERO_BUCKET, Hyperparameters
 from strop_trainer.ranks.team import Team
 from strop_trainer.threads import give_back_freed_memory
-
-MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 
 
 def zero_config(plan: Hyperparameters, team: Team, device: str) -> dict[str, Any]:
     """Return DeepSpeed's configuration of a plan. Precision and accumulation are the trainer's own."""
     zero: dict[str, Any] = {
-        "stage": int(team.plan.strategy.removeprefix("zero-")),
+        "stage": team.plan.zero_stage,
         "contiguous_gradients": True,
         "overlap_comm": device != CPU,
         "reduce_bucket_size": ZERO_BUCKET,
@@ -126,16 +124,8 @@ class ZeroOptimisation(Optimisation):
             if steps:
                 yield f"optimizer.step.{name}", torch.tensor(float(steps[0]))
 
-    def load(self, tensors: dict[str, Any], steps: int) -> None:
-        """Take over the state after a number of steps, before the engine takes the model apart."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter.{name}"])
-        if steps:
-            self._deal_moments(tensors, steps)
-        self.set_schedule(steps)
-
-    def _deal_moments(self, tensors: dict[str, Any], steps: int) -> None:
+    def load_moments(self, tensors: dict[str, Any], steps: int) -> None:
+        """Deal out the optimizer's state; the engine takes the model apart for it, which has its weights by now."""
         from deepspeed.utils import (  # noqa: PLC0415
             safe_set_full_optimizer_state,
             safe_set_local_optimizer_state,
