@@ -1,5 +1,7 @@
 """Defaults of the tasks whose model puts out labels."""
 
+import pytest
+
 from strop.planning.chooser import Chooser
 from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve_training
@@ -24,6 +26,35 @@ def test_an_encoder_gets_an_encoders_values() -> None:
 def test_full_fine_tuning_takes_the_upper_end_of_berts_rates() -> None:
     plan = plan_of(task="token-classification", model__source="pvc://models/bert", method={"type": "full"})
     assert plan.hyperparameters.learning_rate == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "rate"),
+    [
+        ({"source": "pvc://models/bert", "parameters": "110M"}, "lora", 5e-4),
+        ({"source": "pvc://models/bert", "parameters": "110M"}, "full", 5e-5),
+        ({"source": "pvc://models/encoder-110M"}, "lora", 5e-4),
+        # Larger than encoders are: as for a language model of that size.
+        ({"source": "pvc://models/own", "parameters": "7B"}, "lora", 3e-4),
+        ({"source": "hf://HuggingFaceTB/SmolLM2-135M"}, "lora", 1e-3),
+    ],
+)
+def test_a_size_alone_does_not_make_an_encoder_learn_as_a_language_model(
+    model: dict[str, str], method: str, rate: float
+) -> None:
+    plan = plan_of(task="text-classification", model=model, method={"type": method})
+    assert plan.hyperparameters.learning_rate == rate
+
+
+def test_questions_to_a_model_of_which_the_size_alone_is_known_suit_an_encoder() -> None:
+    found = plan_of(
+        task="question-answering", model={"source": "pvc://models/bert", "parameters": "110M"}
+    ).hyperparameters
+    assert (found.learning_rate, found.max_length) == (5e-4, 384)
+    larger = plan_of(task="question-answering", model={"source": "pvc://models/own", "parameters": "7B"})
+    assert larger.hyperparameters.learning_rate == 3e-4
+    known = plan_of(task="question-answering", model__source="hf://HuggingFaceTB/SmolLM2-135M")
+    assert known.hyperparameters.learning_rate == 1e-3
 
 
 def test_questions_leave_the_precisions_to_the_kind_of_model_unless_they_are_named() -> None:

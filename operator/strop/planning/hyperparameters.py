@@ -20,6 +20,7 @@ from strop.planning.labelled import (
     PACKING,
     PRECISION,
     label_learning_rate,
+    question_learning_rate,
 )
 from strop.planning.methods import learning_rate_of
 from strop.planning.preference import BETA, EPOCHS, WARMUP, preference_learning_rate, sequences_of
@@ -174,6 +175,8 @@ def resolve_checkpoint(spec: FineTuneJobSpec, hyperparameters: Hyperparameters, 
 def _learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
     if spec.task in LABEL_TASKS:
         return label_learning_rate(spec, facts)
+    if spec.task == "question-answering":
+        return question_learning_rate(spec, facts)
     return preference_learning_rate(spec, facts) if spec.task == "preference" else learning_rate_of(spec, facts)
 
 
@@ -211,7 +214,7 @@ def _usual_length(task: Task, facts: ModelFacts) -> tuple[int, str]:
     """Return how long a row may be where neither job nor model says more."""
     if task in LABEL_TASKS:
         return MAX_LENGTH
-    if task == "question-answering" and facts.shape is None:
+    if task == "question-answering" and facts.may_be_encoder:
         return ANSWER_LENGTH
     return _MAX_LENGTH, "most chat rows are shorter; how many were cut is reported"
 

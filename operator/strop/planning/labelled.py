@@ -27,9 +27,19 @@ _FULL_RATE: Final = (
 
 
 def label_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
-    """Return the peak learning rate and why: that of encoders, unless a preset says that it is a language model."""
-    if facts.shape is None and spec.method.type in LORA_METHODS:
+    """Return the peak learning rate and why: an encoder's, unless a preset or the size tells of a language model."""
+    if facts.may_be_encoder and spec.method.type in LORA_METHODS:
         return _LORA_RATE
-    if facts.shape is None and spec.method.type == "full":
+    if facts.may_be_encoder and spec.method.type == "full":
         return _FULL_RATE
     return learning_rate_of(spec, facts)
+
+
+def question_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
+    """Return the same for answers to questions, which either kind of model gives.
+
+    An encoder's where the model is small and its kind is not known: about half of a language model's of that size.
+    """
+    if facts.parameters is None:
+        return learning_rate_of(spec, facts)
+    return label_learning_rate(spec, facts)

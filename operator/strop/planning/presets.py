@@ -15,6 +15,8 @@ from strop.api.finetunejob import ModelSpec
 Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "unknown"]
 
 _SIZE_IN_NAME: Final = re.compile(r"(?:^|[-_.])(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+_LARGEST_ENCODER: Final = 1_000_000_000
+"""Parameters; the encoders that are in use are smaller, but for a few."""
 _TYPICAL_VOCABULARY: Final = 128_256
 """Of a recent large model: a large vocabulary errs towards too much memory."""
 
@@ -112,6 +114,11 @@ class ModelFacts(_Frozen):
     """Where this is from, in words."""
     architecture: Architecture | None = None
     """None: not known before the model is fetched."""
+
+    @property
+    def may_be_encoder(self) -> bool:
+        """Whether it may be an encoder for all that is known: presets are of language models, and encoders are small."""
+        return self.architecture is None and (self.parameters is None or self.parameters <= _LARGEST_ENCODER)
 
 
 _FILE: Final = _PresetFile.model_validate(
