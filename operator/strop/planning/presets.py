@@ -117,7 +117,7 @@ class ModelFacts(_Frozen):
 
     @property
     def may_be_encoder(self) -> bool:
-        """Whether it may be an encoder for all that is known: presets are of language models, and encoders are small."""
+        """Whether it may be an encoder, for all that is known: presets are of language models, encoders small."""
         return self.architecture is None and (self.parameters is None or self.parameters <= _LARGEST_ENCODER)
 
 
