@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from strop_trainer.context import StopRequest
+from strop_trainer import ending
+from strop_trainer.context import Clock, StopRequest
 from strop_trainer.errors import Preempted, TrainerError, explain
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import Plan
+from strop_trainer.termination import TerminationMessage
 from tests.support.data import write_jsonl
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan
@@ -340,6 +342,37 @@ def test_a_stop_is_raised_at_once_but_not_in_deferred_parts() -> None:
         with pytest.raises(Preempted):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # a second one changes nothing
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
+def test_a_stop_that_comes_while_an_error_is_put_into_words_does_not_cost_the_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop, clock = StopRequest(), Clock()
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    def go() -> TerminationMessage:
+        clock.stage = "train"
+        raise TrainerError(ExitCode.BAD_DATA, "row 3")
+
+    def stopped_meanwhile(error: BaseException) -> TrainerError:
+        os.kill(os.getpid(), signal.SIGTERM)  # such as from torch's agent, when another rank has failed, too
+        return explain(error)
+
+    monkeypatch.setattr(ending, "explain", stopped_meanwhile)
+    try:
+        with stop.deferred():
+            stop.install()
+            message, code = ending.conclude(go, clock, stop)
+        assert (code, message.stage, message.message) == (ExitCode.BAD_DATA, "train", "row 3")
+        fresh = StopRequest()
+        with fresh.deferred():
+            fresh.install()
+            os.kill(os.getpid(), signal.SIGTERM)
+            message, code = ending.conclude(go, clock, fresh)
+        assert code is ExitCode.PREEMPTED
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])

@@ -13,7 +13,7 @@ from strop_trainer.checkpoints import load_newest
 from strop_trainer.documents import TrainingDocument
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DistributedPlan, Plan
-from strop_trainer.ranks.launch import RankReport, blame
+from strop_trainer.ranks.launch import RankReport, blame, reached
 from strop_trainer.ranks.team import Team, deal
 from strop_trainer.termination import TerminationMessage
 from tests.support.data import write_jsonl
@@ -234,6 +234,17 @@ def test_the_rank_that_failed_first_is_blamed_not_those_that_lost_it() -> None:
     found = blame(None, {0: full.model_copy(update={"rank": 0})}, 2)
     assert found is not None
     assert found.message == "rank 0 of 2: the work volume is full"
+
+
+def test_the_stage_is_known_though_the_first_rank_was_killed() -> None:
+    lost = report(1, ExitCode.INTERNAL, 5.0)
+    assert reached({1: lost}) == "train"
+    found = blame({0: (-9, 5), 1: (70, 5)}, {1: lost}, 2)
+    assert found is not None
+    assert (found.stage, found.message.split(";")[0]) == ("train", "rank 0 of 2 was ended by SIGKILL")
+    assert reached({0: report(0, ExitCode.INTERNAL, 5.0)}) == "train"
+    assert reached({1: report(1, ExitCode.OK, 5.0)}) == "evaluate"
+    assert reached({}) == "prepare"
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 7])

@@ -20,7 +20,6 @@ from strop_trainer.way import carry_out, start
 def main() -> int:
     """Carry out the plan that the environment names; write the termination message, however it ends."""
     stop, clock = StopRequest(), Clock()
-    stop.install()
     runs: list[Run] = []
 
     def go() -> TerminationMessage:
@@ -28,8 +27,9 @@ def main() -> int:
         runs.append(run)
         return lead(run) if run.plan.training.distributed.world_size > 1 else carry_out(run, STAGES)
 
-    message, code = conclude(go, clock)
     with stop.deferred():
+        stop.install()
+        message, code = conclude(go, clock, stop)
         message = message.model_copy(update={"stage_seconds": clock.seconds})
         for run in runs:
             if code is not ExitCode.OK:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from strop_trainer.context import Clock, say
+from strop_trainer.context import Clock, StopRequest, say
 from strop_trainer.errors import Preempted, explain
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.termination import TerminationMessage
 
 
-def conclude(action: Callable[[], TerminationMessage], clock: Clock) -> tuple[TerminationMessage, ExitCode]:
-    """Carry out what ends with a last word; return that of any other end, too, and the exit code."""
+def conclude(
+    action: Callable[[], TerminationMessage], clock: Clock, stop: StopRequest
+) -> tuple[TerminationMessage, ExitCode]:
+    """Carry out what ends with a last word; return that of any other end, too, and the exit code.
+
+    Called where stops are deferred, and lets them through to the action alone: one that comes while an error is put
+    into words would else take its place, and nobody would be left to say a last word.
+    """
     try:
-        return action(), ExitCode.OK
+        with stop.immediate():
+            message = action()
     except Preempted:
         return preempted(clock.stage), ExitCode.PREEMPTED
     except Exception as unexpected:  # noqa: BLE001 - the last word must be said, whatever happens
@@ -23,6 +30,7 @@ def conclude(action: Callable[[], TerminationMessage], clock: Clock) -> tuple[Te
             traceback.print_exc()
         message = TerminationMessage(stage=error.stage or clock.stage, reason=error.reason, message=error.message)
         return message, error.exit_code
+    return message, ExitCode.OK
 
 
 def preempted(stage: str) -> TerminationMessage:

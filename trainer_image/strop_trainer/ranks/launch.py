@@ -72,8 +72,7 @@ def lead(run: Run) -> TerminationMessage:
         shutil.rmtree(folder, ignore_errors=True)
         first = reports.get(0)
         seconds = first.message.stage_seconds if first else {}
-        if first is not None:
-            run.clock.stage = first.message.stage
+        run.clock.stage = reached(reports)
         for name, spent in {**seconds, "prepare": _outside(begin, seconds)}.items():
             run.clock.seconds[name] = round(run.clock.seconds.get(name, 0.0) + spent, 3)
         if first is not None and first.code is ExitCode.OK:
@@ -136,6 +135,16 @@ def read_reports(work: Path, size: int) -> dict[int, RankReport]:
     return reports
 
 
+def reached(reports: Mapping[int, RankReport]) -> str:
+    """Return the stage in which the ranks were; where the first was killed, the others know: they have lost it."""
+    if 0 in reports:
+        return reports[0].message.stage
+    lost = [report for report in reports.values() if report.code is not ExitCode.OK]
+    if lost:
+        return lost[0].message.stage
+    return "evaluate" if reports else "prepare"  # the others are done with training; the first one went on
+
+
 def blame(
     exits: Mapping[int, tuple[int, int]] | None, reports: Mapping[int, RankReport], size: int
 ) -> TrainerError | None:
@@ -157,7 +166,7 @@ def blame(
         # Ranks that lose each other while they stop are no news.
         told = [report for report in told if report.code is not ExitCode.INTERNAL]
         exits = {}
-    stage = reports[0].message.stage if 0 in reports else ""
+    stage = reached(reports)
     first = min((when for _, when in exits.values()), default=0)
     for rank, (code, when) in sorted(exits.items()):
         if code < 0 and code != -signal.SIGTERM and when - first < TOGETHER_SECONDS:

@@ -26,7 +26,6 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # where that one is killed, nobody else would stop this
     rank = int(os.environ["RANK"])
     stop, clock = StopRequest(), Clock()
-    stop.install()
     runs: list[Run] = []
 
     def go() -> TerminationMessage:
@@ -40,10 +39,11 @@ def main() -> int:
 
     if rank:
         os.environ.pop(URL, None)
-    with muted("told by rank 0") if rank else nullcontext():
-        message, code = conclude(go, clock)
-    at = time.time()
     with stop.deferred():
+        stop.install()
+        with muted("told by rank 0") if rank else nullcontext():
+            message, code = conclude(go, clock, stop)
+        at = time.time()
         message = message.model_copy(update={"stage_seconds": clock.seconds})
         for run in runs:
             path = report_path(run.settings.work, rank)
