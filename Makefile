@@ -58,7 +58,7 @@ demo-down: env ## Remove all that the demo made (caches stay)
 # --- tests -------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: lint type unit api trainer cluster fault ## All tests; sets up all it needs
+test: lint type unit trainer platform ## All tests; sets up all it needs
 
 .PHONY: lint
 lint: env ## ruff, import floors
@@ -89,6 +89,10 @@ cluster: images ## Two real nodes, our images, the chart, a job to its end
 .PHONY: fault
 fault: programs env ## What breaks, and what then happens
 	$(PYTEST) -n 2 tests/fault
+
+.PHONY: platform
+platform: images ## The tests of cluster, api and fault, beside each other
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder tests/cluster tests/api tests/fault
 
 .PHONY: gpu
 gpu: env ## The trainer on a real accelerator of this machine; not part of `make test`

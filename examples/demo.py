@@ -31,6 +31,7 @@ KIND_CLUSTER = "strop"
 OPERATOR_IMAGE = "localhost/strop-operator:dev"
 TRAINER_IMAGE = "localhost/strop-trainer:dev"
 JOB_TIMEOUT_S = 1800
+ENDED_BADLY = ("Failed", "Invalid")
 MODEL = "smollm2-135m-instruct"
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -181,6 +182,15 @@ def summary(job: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def clear_away(cluster: Cluster) -> None:
+    """Delete the job of an earlier demo that has failed: it stays failed, whatever is applied."""
+    names = ("-n", NAMESPACE, "finetunejob", JOB)
+    phase = cluster.kubectl("get", *names, "--ignore-not-found", "-o", "jsonpath={.status.phase}", capture=True)
+    if phase in ENDED_BADLY:
+        console.print(f"an earlier demo left the job {phase}; it is replaced")
+        cluster.kubectl("delete", *names, "--timeout=120s")
+
+
 def follow(cluster: Cluster) -> dict[str, Any]:
     """Show the job's progress until it ends; return it.
 
@@ -196,7 +206,7 @@ def follow(cluster: Cluster) -> dict[str, Any]:
         phase = job.get("status", {}).get("phase")
         if phase == "Complete":
             return job
-        if phase in {"Failed", "Invalid"}:
+        if phase in ENDED_BADLY:
             raise DemoError(f"the job is {phase}: {job['status'].get('message')}")
         pause.wait(1)
     raise DemoError(f"the job did not end in {JOB_TIMEOUT_S} s: {last}")
@@ -249,6 +259,7 @@ def up() -> None:
     install(cluster)
     step("Base model and data")
     provide_inputs(cluster)
+    clear_away(cluster)
     step("kubectl apply -f examples/quickstart.yaml")
     cluster.kubectl("-n", NAMESPACE, "apply", "-f", ROOT / "examples" / "quickstart.yaml")
     job = follow(cluster)
