@@ -596,7 +596,11 @@ def _labels(task: Task) -> tuple[RuleCase, ...]:
             "spec",
             ".output.onnx.precisions",
             "text-classification and token-classification are exported as fp32 and int8, not int4",
-            (free | {"spec.output": {"onnx": {"precisions": ["fp32", "int8"]}}}, free | {"spec.output": {}}),
+            (
+                free | {"spec.output": {"onnx": {"precisions": ["fp32", "int8"]}}},
+                free | {"spec.output": {"onnx": {"enabled": True}}},
+                free | {"spec.output": {}},
+            ),
             (free | {"spec.output": {"onnx": {"precisions": ["fp32", "int4"]}}},),
         ),
         RuleCase(
@@ -1245,7 +1249,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "spec.compute.pool": "auto",
         "spec.checkpoint.keep": 2,
         "spec.output.onnx.enabled": True,
-        "spec.output.onnx.precisions": ["fp32", "int4"],
         "spec.output.onnx.form": "merged",
         "spec.output.merged": False,
         "spec.suspend": False,

@@ -67,6 +67,15 @@ def test_questions_leave_the_precisions_to_the_kind_of_model_unless_they_are_nam
     assert plan_of(task="chat").artifact.onnx_encoder is None
 
 
+@pytest.mark.parametrize("onnx", [{}, {"enabled": True}, {"form": "merged"}])
+def test_an_export_without_precisions_has_those_of_the_task(onnx: dict[str, object]) -> None:
+    bert = "pvc://models/bert"
+    assert plan_of(task="token-classification", model__source=bert, output__onnx=onnx).artifact.onnx == ["fp32"]
+    asked = plan_of(task="question-answering", model__source=bert, output__onnx=onnx).artifact
+    assert (asked.onnx, asked.onnx_encoder) == (["fp32", "int4"], ["fp32", "int8"])
+    assert plan_of(task="chat", output__onnx=onnx).artifact == plan_of(task="chat").artifact
+
+
 def test_questions_to_an_unknown_model_are_as_long_as_squads() -> None:
     assert plan_of(task="question-answering", model__source="pvc://models/bert").hyperparameters.max_length == 384
     known = plan_of(task="question-answering", model__source="hf://HuggingFaceTB/SmolLM2-135M")

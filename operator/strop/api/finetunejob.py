@@ -473,16 +473,18 @@ class OnnxSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.precisions.all(p, self.precisions.exists_one(q, p == q))",
+            "!has(self.precisions) || self.precisions.all(p, self.precisions.exists_one(q, p == q))",
             "each precision once",
             ".precisions",
-            check=lambda self: len(set(self.precisions)) == len(self.precisions),
+            check=lambda self: self.precisions is None or len(set(self.precisions)) == len(self.precisions),
         ),
     )
 
     enabled: bool = Field(default=True, description="Export to ONNX, prove and publish it.")
-    precisions: Annotated[list[OnnxPrecision], Field(min_length=1, max_length=3)] = Field(
-        default=["fp32", "int4"], description="Precisions to export; the first is published as onnx/."
+    precisions: Annotated[list[OnnxPrecision], Field(min_length=1, max_length=3)] | None = Field(
+        default=None,
+        description="Precisions to export; the first is published as onnx/. Left out: fp32 and int4; fp32 for tasks of "
+        "labels; fp32 and int8 for an encoder that marks its answers.",
     )
     form: OnnxForm = Field(
         default="merged",
@@ -522,7 +524,7 @@ class OutputSpec(ApiModel):
     )
     onnx: OnnxSpec | None = Field(
         default=None,
-        description="The ONNX export. Left out: fp32 and int4, but for methods whose tokens ONNX cannot carry.",
+        description="The ONNX export. Left out: it is made, but for methods whose tokens ONNX cannot carry.",
     )
     merged: bool = Field(
         default=False, description="Also publish the merged model (with method full the tuned one) as safetensors."
@@ -706,15 +708,15 @@ LABEL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         f"!(self.task in {_quoted(LABEL_TASKS)}) || !has(self.output) || !has(self.output.onnx) || "
-        "!('int4' in self.output.onnx.precisions)",
-        f"{' and '.join(LABEL_TASKS)} are exported as fp32 and int8, not int4: name the precisions",
+        "!has(self.output.onnx.precisions) || !('int4' in self.output.onnx.precisions)",
+        f"{' and '.join(LABEL_TASKS)} are exported as fp32 and int8, not int4",
         ".output.onnx.precisions",
         "FieldValueForbidden",
         lambda self: (
             self.task not in LABEL_TASKS
             or self.output is None
             or self.output.onnx is None
-            or "int4" not in self.output.onnx.precisions
+            or "int4" not in (self.output.onnx.precisions or ())
         ),
     ),
     Rule(

@@ -36,9 +36,11 @@ from strop_trainer.plan import (
     DistributedPlan,
     DistributedStrategy,
     ModelSource,
+    OnnxPrecision,
     OutputPlacement,
     PlacementPlan,
     Plan,
+    Task,
     TrainingPlan,
     plan_digest,
 )
@@ -46,6 +48,7 @@ from strop_trainer.plan import (
 _MODEL_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _MODEL_NAME_LENGTH: Final = 63
 _UNKNOWN_WORK_VOLUME: Final = "50Gi"
+_ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32", "int4"], "fp32 is exact, int4 is small and fast on CPUs")
 
 
 def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = None) -> Plan:
@@ -127,7 +130,7 @@ def _files(sources: Iterable[DataSource]) -> list[DataFile]:
 
 def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> ArtifactPlan:
     output = spec.output or OutputSpec()
-    onnx, encoder = output.onnx, None
+    onnx = output.onnx
     if onnx is None and spec.method.type in PROMPT_METHODS:
         chooser.choose(
             "output.onnx.enabled",
@@ -139,18 +142,23 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
     elif onnx is None and lacks_onnx(spec, facts):
         why = f"ONNX Runtime GenAI's builder gives no right export of it ({facts.basis}); the adapter is published"
         onnx = OnnxSpec(enabled=chooser.choose("output.onnx.enabled", None, False, why))  # noqa: FBT003
-    elif onnx is None and spec.task in LABEL_TASKS:
-        precisions, why = LABEL_ONNX
-        onnx = OnnxSpec(precisions=chooser.choose("output.onnx.precisions", None, precisions, why))
-    elif onnx is None:
-        onnx, why = OnnxSpec(), "fp32 is exact, int4 is small and fast on CPUs"
-        if spec.task == "question-answering":
-            encoder, of_encoders = ANSWER_ONNX
-            why = f"{why}; {', '.join(encoder)} {of_encoders}"
-        chooser.choose("output.onnx.precisions", None, list(onnx.precisions), why)
-    precisions = list(onnx.precisions) if onnx.enabled else []
+    onnx = onnx or OnnxSpec()
+    precisions, encoder = _precisions(spec.task, onnx, chooser) if onnx.enabled else ([], None)
     form = None if onnx.form == "merged" else onnx.form
     return ArtifactPlan(onnx=precisions, onnx_encoder=encoder, onnx_form=form, merged=output.merged)
+
+
+def _precisions(task: Task, onnx: OnnxSpec, chooser: Chooser) -> tuple[list[OnnxPrecision], list[OnnxPrecision] | None]:
+    """Return the precisions of an export, and those of an encoder where only its folder tells whether it is one."""
+    encoder: list[OnnxPrecision] | None = None
+    if task in LABEL_TASKS:
+        usual, why = LABEL_ONNX
+    else:
+        usual, why = _ONNX
+        if task == "question-answering" and onnx.precisions is None:
+            encoder, of_encoders = ANSWER_ONNX
+            why = f"{why}; {', '.join(encoder)} {of_encoders}"
+    return list(chooser.choose("output.onnx.precisions", onnx.precisions, usual, why)), encoder
 
 
 def _placement(
