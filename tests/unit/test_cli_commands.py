@@ -213,6 +213,39 @@ def test_validate_data_reads_questions_as_the_model_will(strop: Strop, tmp_path:
     assert f"read as for a language model, as {source} is not here to tell" in strop("validate", "--data", remote).out
 
 
+def test_validate_data_takes_questions_that_either_kind_of_a_remote_model_takes(strop: Strop, tmp_path: Path) -> None:
+    none = '{"question": "Where?", "context": "he said so", "answers": {"text": [], "answer_start": []}}\n'
+    there = '{"question": "Who?", "context": "he said so", "answers": {"text": ["he"], "answer_start": [0]}}\n'
+
+    def validate(source: str, rows: str) -> Answer:
+        job = manifest_of(task="question-answering", model__source=source)
+        return strop("validate", "--data", write(tmp_path / "job.yaml", job, config_map(train__jsonl=rows)))
+
+    encoder = validate("hf://owner/model", (none + there) * 3)
+    assert encoder.code == 0, encoder.err
+    assert "read as for an encoder, as hf://owner/model is not here to tell; as for a language model: " in encoder.out
+    assert "answers: empty, expected at least one answer" in encoder.out
+    known = validate("hf://HuggingFaceTB/SmolLM2-135M", (none + there) * 3)
+    assert known.code == 65
+    assert "answers: empty" in known.err
+    assert "not here to tell" not in validate("hf://HuggingFaceTB/SmolLM2-135M", there * 6).out
+    neither = validate("hf://owner/model", '{"question": "Who?"}\n')
+    assert neither.code == 65
+    assert "answer: missing" in neither.err
+
+
+def test_validate_data_refuses_a_gate_that_an_encoder_has_not(strop: Strop, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path)
+    (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    asked = '{"question": "Who?", "context": "he said so", "answer": "he"}\n'
+    asked += asked.replace("Who?", "Who then?")
+    job = manifest_of(task="question-answering", evaluation__maximum={"perplexity": 9})
+    file = write(tmp_path / "job.yaml", job, config_map(train__jsonl=asked))
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 78
+    assert "evaluation.maximum.perplexity: not measured where an encoder marks its answer in the text" in answer.err
+
+
 def test_validate_data_says_what_it_did_not_check(strop: Strop, tmp_path: Path) -> None:
     model_folder(tmp_path)
     source = {"source": "hf://datasets/owner/name/rows.jsonl"}

@@ -6,15 +6,19 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Final
 
+from strop.api.finetunejob import ModelSpec
 from strop.cli.errors import CliError
 from strop.cli.workspace import Workspace
+from strop.planning.presets import model_facts
 from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError
 from strop_trainer.plan import DataFile, ModelSource, Plan
 from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
 from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
-from strop_trainer.tasks.by_model import BY_MODEL, task_for
+from strop_trainer.tasks.base import Dataset, Task
+from strop_trainer.tasks.by_model import BY_MODEL, check_gates, task_for
+from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
 from strop_trainer.tasks.given_template import check_template
 
 _ARCHIVES: Final = (".tar.gz", ".tgz")
@@ -46,19 +50,7 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
     remote = [file.source for file in (*dataset.train, *dataset.validation) if not is_local(file.source)]
     if remote:
         return f"rows not checked: {', '.join(remote)} would have to be fetched"
-    task, note = task_named(training.task), ""
-    if task.name in BY_MODEL and _is_here(training.model):
-        # A folder that is wrong is told by the other check.
-        with suppress(TrainerError):
-            task = task_for(task, _model(plan, settings))
-    elif task.name in BY_MODEL:
-        note = f"read as for a language model, as {training.model.source} is not here to tell"
-    rows = task.read(
-        _files(dataset.train, settings),
-        _files(dataset.validation, settings),
-        dataset,
-        training.hyperparameters.seed,
-    )
+    rows, note = _read(plan, settings)
     found = rows.statistics
     notes = [
         f"{count} {words}"
@@ -73,6 +65,37 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
     return "; ".join([counts, *notes, *([note] if note else [])])
 
 
+def _read(plan: Plan, settings: Settings) -> tuple[Dataset, str]:
+    """Return the rows as the model reads them, and a note where its kind is not known.
+
+    Raises:
+        TrainerError: no kind of model that it may be takes them; with what a language model's reader says.
+    """
+    training = plan.training
+    dataset, source, task = training.dataset, training.model.source, task_named(training.task)
+
+    def read(task: Task) -> Dataset:
+        train, validation = _files(dataset.train, settings), _files(dataset.validation, settings)
+        return task.read(train, validation, dataset, training.hyperparameters.seed)
+
+    if task.name in BY_MODEL and _is_here(training.model):
+        # A folder that is wrong is told by the other check.
+        with suppress(TrainerError):
+            task = task_for(task, _model(plan, settings))
+        return read(task), ""
+    if task.name not in BY_MODEL or not model_facts(ModelSpec(source=source)).may_be_encoder:
+        return read(task), ""
+    unknown = f"as {source} is not here to tell"
+    try:
+        return read(task), f"read as for a language model, {unknown}"
+    except TrainerError as error:
+        first = " ".join(line.strip() for line in error.message.splitlines()[:2])
+        try:
+            return read(ExtractiveQaTask()), f"read as for an encoder, {unknown}; as for a language model: {first}"
+        except TrainerError:
+            raise error from None
+
+
 def _check_model(plan: Plan, settings: Settings) -> str:
     model = plan.training.model
     # The operator's environment has no Jinja; there, the trainer tells.
@@ -83,6 +106,7 @@ def _check_model(plan: Plan, settings: Settings) -> str:
     if model.source.endswith(_ARCHIVES):
         return f"model not checked: {model.source} would have to be unpacked"
     found = _model(plan, settings)
+    check_gates(plan.training.evaluation, task_for(task_named(plan.training.task), found))
     return f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"
 
 

@@ -16,7 +16,7 @@ from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
 from strop_trainer.lengths import in_words, measure_lengths
-from strop_trainer.tasks.by_model import BY_MODEL
+from strop_trainer.tasks.by_model import check_gates, check_measured
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
@@ -36,18 +36,6 @@ def _precisions(plan: TrainingPlan) -> list[OnnxPrecision]:
     """Return what an encoder is exported in."""
     artifact = plan.artifact
     return artifact.onnx if artifact.onnx_encoder is None else artifact.onnx_encoder
-
-
-def _check_gates(plan: TrainingPlan, names: Sequence[str], where: str) -> None:
-    """Check that the gates name metrics that will be measured.
-
-    Raises:
-        TrainerError: one does not (exit 78).
-    """
-    for bound in ("minimum", "maximum"):
-        for name in getattr(plan.evaluation, bound):
-            if name not in names:
-                raise bad_configuration(f"evaluation.{bound}.{name}: not measured {where}, allowed: {', '.join(names)}")
 
 
 class EncoderHead:
@@ -75,8 +63,7 @@ class EncoderHead:
                 f"training.maxLength: found {plan.hyperparameters.max_length}, allowed: up to {limit}, the positions "
                 "that this model has"
             )
-        if self.task.name in BY_MODEL:
-            _check_gates(plan, self.task.metrics, "where an encoder marks its answer in the text")
+        check_gates(plan.evaluation, self.task)
         if plan.model.chat_template is not None:
             raise bad_configuration(
                 f"model.chatTemplate: found one for {model.architecture}, which reads no conversations: leave it out"
@@ -100,7 +87,7 @@ class EncoderHead:
         config = json.loads((run.model.path / "config.json").read_bytes())
         tokenizer.model_input_names = encoder_model.input_names(config)
         self.labels, self.pad_id = task.labels(run.dataset.train), int(tokenizer.pad_token_id)
-        _check_gates(plan, task.measured(self.labels), "of these labels")
+        check_measured(plan.evaluation, task.measured(self.labels), "of these labels")
         run.encoded = task.tokenize(run.dataset.train, tokenizer, hyperparameters.max_length, self.labels)
         self.rows = run.dataset.validation[: plan.evaluation.max_rows]
         held = task.tokenize(self.rows, tokenizer, hyperparameters.max_length, self.labels)

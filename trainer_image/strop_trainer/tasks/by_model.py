@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from strop_trainer.errors import bad_configuration
+from strop_trainer.plan import EvaluationPlan
 from strop_trainer.sources.model_folder import ModelFolder
 from strop_trainer.tasks.base import Task
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
@@ -11,6 +14,28 @@ from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
 BY_MODEL: Final = frozenset({"question-answering"})
 """Tasks that an encoder does by pointing at a part of the text, and a language model in words of its own."""
 _GENERATES: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+
+
+def check_gates(plan: EvaluationPlan, task: object) -> None:
+    """Check that the gates name what is measured of the model that such a task turned out to have.
+
+    Raises:
+        TrainerError: one does not (exit 78).
+    """
+    if isinstance(task, ExtractiveQaTask):
+        check_measured(plan, task.metrics, "where an encoder marks its answer in the text")
+
+
+def check_measured(plan: EvaluationPlan, names: Sequence[str], where: str) -> None:
+    """Check that the gates name metrics that will be measured.
+
+    Raises:
+        TrainerError: one does not (exit 78).
+    """
+    for bound in ("minimum", "maximum"):
+        for name in getattr(plan, bound):
+            if name not in names:
+                raise bad_configuration(f"evaluation.{bound}.{name}: not measured {where}, allowed: {', '.join(names)}")
 
 
 def task_for(task: Task, model: ModelFolder) -> Task:
