@@ -17,8 +17,9 @@ from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
 from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset, Task
-from strop_trainer.tasks.by_model import BY_MODEL, check_gates, task_for
+from strop_trainer.tasks.by_model import BY_MODEL, task_for
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
+from strop_trainer.tasks.gates import check_gates
 from strop_trainer.tasks.given_template import check_template
 
 _ARCHIVES: Final = (".tar.gz", ".tgz")

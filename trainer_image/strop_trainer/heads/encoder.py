@@ -16,7 +16,7 @@ from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
 from strop_trainer.lengths import in_words, measure_lengths
-from strop_trainer.tasks.by_model import check_gates, check_measured
+from strop_trainer.tasks.gates import check_gates, check_measured
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
