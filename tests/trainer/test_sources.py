@@ -161,6 +161,14 @@ def test_a_model_folder_and_its_fingerprint(tmp_path: Path) -> None:
             "needs remote code: transformers knows no x itself",
         ),
         (
+            lambda f: (f / "config.json").write_text(
+                '{"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}, '
+                '"vision_config": {}}'
+            ),
+            ExitCode.BAD_CONFIGURATION,
+            "pvc://models/m is of gemma3, which reads more than text (vision_config), allowed: a model of text alone",
+        ),
+        (
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'),
             ExitCode.MISSING_INPUT,
             "has no 'model-2.safetensors'",

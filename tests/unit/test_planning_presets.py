@@ -149,6 +149,12 @@ def test_phi_3_small_is_refused_since_it_needs_remote_code(source: str) -> None:
         resolve_training(spec_of(source), facts(source), Chooser())
 
 
+@pytest.mark.parametrize("source", ["hf://google/gemma-3-4b-it", "pvc://models/gemma-3-27b-pt"])
+def test_gemma_3_that_reads_images_is_refused_before_it_is_fetched(source: str) -> None:
+    with pytest.raises(PlanError, match=f"spec.model.source: found {source}: it reads images beside text, allowed"):
+        resolve_training(spec_of(source), facts(source), Chooser())
+
+
 def test_another_owners_folder_of_that_name_is_not_refused() -> None:
     assert refusal_of(ModelSpec(source="hf://someone/Phi-3-small-8k-instruct")) is None
 

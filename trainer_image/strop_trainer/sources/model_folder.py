@@ -14,6 +14,8 @@ from strop_trainer.errors import bad_configuration, missing_input
 from strop_trainer.sources.local import inside
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+NOT_TEXT = ("vision_config", "audio_config")
+"""Parts of a configuration that tell of a model that reads images or sound beside text."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 FINGERPRINTED = (".safetensors", ".json", ".jinja", ".model", ".txt")
 
@@ -53,6 +55,11 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
         raise bad_configuration(
             f"{where} needs remote code: transformers knows no {model_type} itself, and the folder's own code "
             "(auto_map) is never run; use a natively supported model"
+        )
+    if "text_config" in config and (others := [name for name in NOT_TEXT if name in config]):
+        raise bad_configuration(
+            f"{where} is of {model_type}, which reads more than text ({', '.join(others)}), allowed: a model of text "
+            "alone, such as google/gemma-3-1b-it"
         )
     if (tokenizer or {}).get("auto_map"):
         raise bad_configuration(
