@@ -20,6 +20,21 @@ class Repository:
     files: dict[str, bytes]
     private: bool = False
     gated: bool = False
+    commit: str = COMMIT
+    """Of `files`."""
+    earlier: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Commit → files."""
+
+    def move(self, commit: str, files: dict[str, bytes]) -> None:
+        """Let `main` be another commit."""
+        self.earlier[self.commit] = self.files
+        self.commit, self.files = commit, files
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """Return commit and files of a revision, if there is one."""
+        if revision in {"main", self.commit}:
+            return self.commit, self.files
+        return (revision, self.earlier[revision]) if revision in self.earlier else None
 
 
 @dataclass
@@ -93,38 +108,41 @@ class Hub:
     ) -> None:
         del query
         revision = rest[1] if len(rest) > 1 else "main"
-        if revision not in {"main", COMMIT}:
+        there = repository.at(revision)
+        if there is None:
             _send(request, 404, b"Invalid rev id", {"X-Error-Code": "RevisionNotFound"})
         elif rest[:1] == ["tree"]:
             tree = [
                 {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}  # noqa: S324
-                for path, content in repository.files.items()
+                for path, content in there[1].items()
             ]
             _send(request, 200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
         else:
             info = {
                 "id": name.split("/", 1)[1],
-                "sha": COMMIT,
+                "sha": there[0],
                 "private": repository.private,
                 "gated": False,
                 "disabled": False,
                 "downloads": 0,
                 "likes": 0,
                 "tags": [],
-                "siblings": [{"rfilename": path} for path in repository.files],
+                "siblings": [{"rfilename": path} for path in there[1]],
             }
             _send(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 
     def _answer_file(self, request: Any, repository: Repository, rest: list[str]) -> None:
-        if rest[:1] != ["resolve"] or rest[1] not in {"main", COMMIT}:
+        there = repository.at(rest[1]) if rest[:1] == ["resolve"] else None
+        if there is None:
             _send(request, 404, b"Invalid rev id", {"X-Error-Code": "RevisionNotFound"})
             return
-        content = repository.files.get("/".join(rest[2:]))
+        commit, files = there
+        content = files.get("/".join(rest[2:]))
         if content is None:
-            _send(request, 404, b"Entry not found", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            _send(request, 404, b"Entry not found", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
             return
         headers = {
-            "X-Repo-Commit": COMMIT,
+            "X-Repo-Commit": commit,
             "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",

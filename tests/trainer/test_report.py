@@ -240,6 +240,15 @@ def test_provenance_names_model_base_and_data(stage: Path, tmp_path: Path) -> No
     Statement.model_validate(statement)
 
 
+def test_a_version_names_the_commits_that_were_fetched(stage: Path, tmp_path: Path) -> None:
+    commit, rows = "c" * 40, {"hf://datasets/owner/rows": "d" * 40}
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", base_commit=commit, dataset_commits=rows))
+    assert json.loads((stage / "training.json").read_text())["baseModel"]["revision"] == commit
+    assert json.loads((stage / "dataset.json").read_text())["commits"] == rows
+    assert f"at `{commit}`" in (stage / "README.md").read_text()
+    assert f"@{commit}" in (stage / "provenance.json").read_text()
+
+
 def test_the_same_numbers_give_the_same_curve() -> None:
     lines = [{"step": step, "loss": 1 / step} for step in range(1, 9)]
     first = loss_curves([*lines, {"step": 8, "eval_loss": 0.3}])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from strop_trainer.exit_codes import ExitCode
-from tests.support.hub import Hub, Repository
+from tests.support.hub import COMMIT, Hub, Repository
 
 FETCH = """
 import json, sys
@@ -20,7 +20,7 @@ from strop_trainer.sources import hub
 kind, source, revision, into = sys.argv[1:]
 fetch = hub.fetch_model if kind == "model" else hub.fetch_file
 try:
-    found = fetch(source, revision or None, Path(into))
+    found = fetch(source, revision or None, Path(into), Path(into).parent / "commits.json")
     print(json.dumps({"path": str(found), "imports_torch": "torch" in sys.modules}))
 except TrainerError as error:
     print(json.dumps({"code": int(error.exit_code), "message": error.message}))
@@ -87,6 +87,28 @@ def test_a_model_that_is_there_is_not_fetched_again(hub: Hub, tmp_path: Path) ->
     hub.asked.clear()
     assert fetch(hub, tmp_path, "model", "hf://owner/open", revision="main") == first
     assert not any(method == "GET" and "resolve" in path for method, path in hub.asked)
+
+
+def test_a_later_attempt_takes_the_commit_of_the_first_though_main_has_moved(hub: Hub, tmp_path: Path) -> None:
+    model, rows = hub.repositories["models/owner/open"], hub.repositories["datasets/owner/rows"]
+    first = fetch(hub, tmp_path, "model", "hf://owner/open")
+    fetch(hub, tmp_path, "data", "hf://datasets/owner/rows/data/train.jsonl")
+    model.move("a" * 40, MODEL | {"model.safetensors": b"others"})
+    rows.move("b" * 40, {"data/train.jsonl": b"others", "data/more.jsonl": b"new"})
+    hub.asked.clear()
+    assert fetch(hub, tmp_path, "model", "hf://owner/open") == first
+    assert (Path(str(first["path"])) / "model.safetensors").read_bytes() == b"weights"
+    assert hub.asked == []  # nor is what is whole asked for again
+    # Another file of the same repository is of the same commit.
+    more = fetch(hub, tmp_path, "data", "hf://datasets/owner/rows/data/more.jsonl")
+    assert more["code"] == ExitCode.MISSING_INPUT
+    kept = {"hf://owner/open": COMMIT, "hf://datasets/owner/rows": COMMIT}
+    assert json.loads((tmp_path / "commits.json").read_text()) == kept
+    # A new job asks anew, and does not mix the files of two commits.
+    (tmp_path / "commits.json").unlink()
+    found = fetch(hub, tmp_path, "model", "hf://owner/open")
+    assert found["path"] != first["path"]
+    assert (Path(str(found["path"])) / "model.safetensors").read_bytes() == b"others"
 
 
 def test_a_file_of_a_dataset(hub: Hub, tmp_path: Path) -> None:

@@ -316,6 +316,9 @@ def test_a_revision_is_kept_and_a_metric_may_have_one_side() -> None:
     plan = make_plan({"model": {"source": "hf://owner/name", "revision": "abc"}})
     manifest = build_model_version(plan, OWNER, published, "x", "2026-01-01T00:05:00Z")
     assert manifest["spec"]["baseModel"]["revision"] == "abc"
+    fetched = published.model_copy(update={"base_commit": "f" * 40})
+    manifest = build_model_version(plan, OWNER, fetched, "x", "2026-01-01T00:05:00Z")
+    assert manifest["spec"]["baseModel"]["revision"] == "f" * 40
     assert manifest["spec"]["metrics"] == [{"name": "rouge", "tuned": 0.5}]
 
 

@@ -79,6 +79,11 @@ class Settings:
         return self.work / "fetched"
 
     @property
+    def commits(self) -> Path:
+        """Commits of the hub's repositories that the job has taken."""
+        return self.work / "commits.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Training state of this job."""
         return self.work / "checkpoints"

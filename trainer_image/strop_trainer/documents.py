@@ -40,6 +40,7 @@ class BaseModelDocument(PlanModel):
 
     source: str
     revision: str | None = None
+    """Commit that was fetched of an hf:// source."""
     fingerprint: str
     """sha256 over weight and configuration files."""
     architecture: str
@@ -91,6 +92,8 @@ class DatasetDocument(PlanModel):
     fingerprint: Digest
     """Over the normalised rows."""
     sources: DatasetPlan
+    commits: dict[str, str] = {}
+    """Of the hub's repositories that rows were fetched from: `hf://datasets/owner/name@revision` → commit."""
     files: list[str]
     train_rows: int
     validation_rows: int

@@ -78,6 +78,7 @@ def make_statement(
     plan: Plan,
     subjects: list[FileEntry],
     *,
+    base_revision: str | None,
     base_fingerprint: str,
     dataset_fingerprint: str,
     libraries: dict[str, str],
@@ -88,13 +89,13 @@ def make_statement(
     Args:
         plan: what was carried out.
         subjects: files of models, with their digests.
+        base_revision: commit of the base model, of an hf:// source.
         base_fingerprint: hex sha256 over the base model's files, with or without `sha256:`.
         dataset_fingerprint: likewise, over the rows.
         libraries: name → version of what computed.
         finished_on: RFC 3339.
     """
-    model = plan.training.model
-    revision = f"@{model.revision}" if model.revision else ""
+    model, revision = plan.training.model, f"@{base_revision}" if base_revision else ""
     sources = " ".join(file.source for file in plan.training.dataset.train)
     return Statement(
         subject=[Resource(name=entry.path, digest={"sha256": entry.sha256}) for entry in subjects],

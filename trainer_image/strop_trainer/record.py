@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,5 +56,9 @@ class RunRecord:
     evaluations on held-out rows step, epoch, eval_loss, perplexity, token_accuracy."""
     lengths: TokenLengths | None = None
     """Of the training sequences, before they were cut."""
+    base_commit: str | None = None
+    """That was fetched of an hf:// model."""
+    dataset_commits: dict[str, str] = field(default_factory=dict)
+    """The same of the hub's datasets, by source."""
     reloaded: AdapterProof | None = None
     """The adapter, loaded again; None without one, and where it was trained on another base."""

@@ -74,6 +74,7 @@ def write_reports(stage: Path, record: RunRecord) -> None:
     statement = make_statement(
         record.plan,
         models,
+        base_revision=training.base_model.revision,
         base_fingerprint=record.base_fingerprint,
         dataset_fingerprint=record.dataset.fingerprint,
         libraries=training.libraries,
@@ -106,7 +107,7 @@ def training_document(record: RunRecord, now: str) -> TrainingDocument:
         resolved=record.plan.resolved,
         base_model=BaseModelDocument(
             source=model.source,
-            revision=model.revision,
+            revision=record.base_commit or model.revision,
             fingerprint=record.base_fingerprint,
             architecture=record.architecture,
             parameters=record.base_parameters,
@@ -141,6 +142,7 @@ def dataset_document(record: RunRecord) -> DatasetDocument:
     return DatasetDocument(
         fingerprint=counts.fingerprint,
         sources=record.plan.training.dataset,
+        commits=record.dataset_commits,
         files=counts.files,
         train_rows=counts.train_rows,
         validation_rows=counts.validation_rows,

@@ -32,6 +32,8 @@ class PublishedVersion(PlanModel):
     """`<namespace>/<model>/<N>` in the registry volume."""
     manifest_sha256: str
     plan_digest: str
+    base_commit: str | None = None
+    """That was fetched of an hf:// model."""
     base_fingerprint: str
     """sha256 over the base model's weight and config files."""
     dataset_fingerprint: str

@@ -26,7 +26,9 @@ class BaseModelRecord(ApiModel):
     """What was tuned."""
 
     source: Annotated[str, Field(min_length=1, max_length=1024)] = Field(description="As the job gave it.")
-    revision: Annotated[str, Field(max_length=255)] | None = Field(default=None, description="As the job gave it.")
+    revision: Annotated[str, Field(max_length=255)] | None = Field(
+        default=None, description="Commit that was fetched of an hf:// source."
+    )
     fingerprint: Annotated[str, Field(min_length=1, max_length=80)] = Field(description="sha256 over its files.")
 
 

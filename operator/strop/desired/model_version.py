@@ -26,6 +26,7 @@ def build_model_version(
         published_at: When the trainer ended (RFC 3339).
     """
     training = plan.training
+    revision = published.base_commit or training.model.revision
     before, after = published.metrics_base, published.metrics_tuned
     return {
         "apiVersion": names.API_VERSION,
@@ -54,7 +55,7 @@ def build_model_version(
             "planDigest": published.plan_digest,
             "baseModel": {
                 "source": training.model.source,
-                **({"revision": training.model.revision} if training.model.revision else {}),
+                **({"revision": revision} if revision else {}),
                 "fingerprint": published.base_fingerprint,
             },
             "dataset": {

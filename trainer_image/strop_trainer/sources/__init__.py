@@ -53,8 +53,22 @@ def fetch_model(model: ModelSource, settings: Settings) -> Path:
             raise missing_input(f"model {model.source}: found a file, expected a model folder or a .tar.gz of one")
         return archive.unpack(found, settings.fetched, model.source)
     if model.source.startswith("hf://"):
-        return hub.fetch_model(model.source, model.revision, settings.fetched)
+        return hub.fetch_model(model.source, model.revision, settings.fetched, settings.commits)
     return archive.unpack(web.download(model.source, model.sha256, settings.fetched), settings.fetched, model.source)
+
+
+def commit_of(model: ModelSource, settings: Settings) -> str | None:
+    """Return the commit that was fetched of an hf:// model; None of others."""
+    match = hub.MODEL.fullmatch(model.source)
+    if match is None:
+        return None
+    return hub.commits(settings.commits).get(hub.repository_key("model", match["repo"], model.revision))
+
+
+def dataset_commits(settings: Settings) -> dict[str, str]:
+    """Return the commits that were fetched of the hub's datasets."""
+    found = hub.commits(settings.commits)
+    return {source: commit for source, commit in found.items() if source.startswith("hf://datasets/")}
 
 
 def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
@@ -66,7 +80,7 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
     if is_local(file.source):
         return _rows_in(file.source, local.find(file.source, settings))
     if file.source.startswith("hf://"):
-        path = hub.fetch_file(file.source, file.revision, settings.fetched)
+        path = hub.fetch_file(file.source, file.revision, settings.fetched, settings.commits)
     else:
         path = web.download(file.source, file.sha256, settings.fetched)
     return [RowFile(file.source, _readable(file.source, path))]

@@ -1,13 +1,19 @@
-"""`hf://`: the Hugging Face hub, by its own client (HF_ENDPOINT and HF_TOKEN as everywhere)."""
+"""`hf://`: the Hugging Face hub, by its own client (HF_ENDPOINT and HF_TOKEN as everywhere).
+
+A branch or tag is asked for its commit once a job, and the commit kept: a later attempt takes the same files, though
+the branch has moved, and the version says which they were.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from strop_trainer.context import say
 from strop_trainer.errors import TrainerError, bad_configuration, missing_input, no_permission, source_unavailable
@@ -15,14 +21,21 @@ from strop_trainer.errors import TrainerError, bad_configuration, missing_input,
 MODEL = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)")
 DATA = re.compile(r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)/(?P<path>.+)")
 
-MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-"""No pickled weights, no Python; `*.txt` and `*.model` are vocabularies."""
+MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.spm", "*.txt"]
+"""No pickled weights, no Python; `*.txt`, `*.model` and `*.spm` are vocabularies."""
 
 SERVER_ERROR = 500
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fetch_model(source: str, revision: str | None, into: Path) -> Path:
+def fetch_model(source: str, revision: str | None, into: Path, kept: Path) -> Path:
     """Fetch the files of a model that may be loaded, and return their folder.
+
+    Args:
+        source: hf://owner/name.
+        revision: commit, tag or branch; None: the repository's main branch.
+        into: where fetched things are.
+        kept: file of the commits that the job has taken.
 
     Raises:
         TrainerError: the repository or revision does not exist, is refused, or the hub does not answer.
@@ -30,20 +43,26 @@ def fetch_model(source: str, revision: str | None, into: Path) -> Path:
     match = MODEL.fullmatch(source)
     if not match:
         raise bad_configuration(f"model {source}: expected hf://owner/name")
-    folder = _folder(into, "model", source, revision)
+    commit = _commit("model", match["repo"], revision, kept, f"model {source}")
+    folder = _folder(into, "model", source, commit)
+    whole = folder.with_name(f"{folder.name}.whole")
+    if whole.exists():
+        return folder
 
     def download() -> None:
         from huggingface_hub import snapshot_download  # noqa: PLC0415 - half a second, only where it is used
 
-        snapshot_download(match["repo"], revision=revision, local_dir=folder, allow_patterns=MODEL_FILES, max_workers=4)
+        snapshot_download(match["repo"], revision=commit, local_dir=folder, allow_patterns=MODEL_FILES, max_workers=4)
 
-    _ask(download, f"model {source}", revision)
+    _tell(f"model {source}", commit)
+    _ask(download, f"model {source}", commit)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+    whole.touch()
     return folder
 
 
-def fetch_file(source: str, revision: str | None, into: Path) -> Path:
-    """Fetch one file of a dataset repository.
+def fetch_file(source: str, revision: str | None, into: Path, kept: Path) -> Path:
+    """Fetch one file of a dataset repository; arguments as of `fetch_model`.
 
     Raises:
         TrainerError: it does not exist, is refused, or the hub does not answer.
@@ -51,21 +70,73 @@ def fetch_file(source: str, revision: str | None, into: Path) -> Path:
     match = DATA.fullmatch(source)
     if not match or ".." in Path(match["path"]).parts:
         raise bad_configuration(f"dataset {source}: expected hf://datasets/owner/name/path")
-    folder = _folder(into, "data", f"hf://datasets/{match['repo']}", revision)
+    commit = _commit("dataset", match["repo"], revision, kept, f"dataset {source}")
+    folder = _folder(into, "data", f"hf://datasets/{match['repo']}", commit)
+    if (folder / match["path"]).is_file():  # put there when it was whole
+        return folder / match["path"]
 
     def download() -> None:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
-        hf_hub_download(match["repo"], match["path"], repo_type="dataset", revision=revision, local_dir=folder)
+        hf_hub_download(match["repo"], match["path"], repo_type="dataset", revision=commit, local_dir=folder)
 
-    _ask(download, f"dataset {source}", revision)
+    _tell(f"dataset {source}", commit)
+    _ask(download, f"dataset {source}", commit)
     return folder / match["path"]
 
 
-def _folder(into: Path, kind: str, source: str, revision: str | None) -> Path:
-    folder = into / f"{kind}-{sha256(f'{source}@{revision}'.encode()).hexdigest()[:16]}"
+def commits(kept: Path) -> dict[str, str]:
+    """Return the commits that the job has taken, by repository and what was asked of it: `hf://owner/name@main`."""
+    if not kept.exists():
+        return {}
+    found: dict[str, str] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def repository_key(kind: Literal["model", "dataset"], repository: str, revision: str | None) -> str:
+    """Return the key of `commits`."""
+    return f"hf://{'datasets/' if kind == 'dataset' else ''}{repository}" + (f"@{revision}" if revision else "")
+
+
+def _commit(kind: Literal["model", "dataset"], repository: str, revision: str | None, kept: Path, what: str) -> str:
+    """Return the commit that a job takes of a repository; the hub is asked once, and the answer kept."""
+    found, key = commits(kept), repository_key(kind, repository, revision)
+    if key in found:
+        return found[key]
+    if revision is not None and _COMMIT.fullmatch(revision):
+        commit = revision
+    else:
+        answers: list[str | None] = []
+
+        def ask() -> None:
+            from huggingface_hub import HfApi  # noqa: PLC0415
+
+            answers.append(HfApi().repo_info(repository, repo_type=kind, revision=revision).sha)
+
+        _ask(ask, what, revision)
+        if not answers[0]:
+            raise source_unavailable(f"{what}: the hub names no commit of {revision or 'its main branch'}")
+        commit = answers[0]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(found | {key: commit}, indent=1), encoding="utf-8")
+    part.replace(kept)
+    return commit
+
+
+def _tell(what: str, commit: str) -> None:
+    token = "with" if os.environ.get("HF_TOKEN") else "without"
+    say(f"  {what} from {_endpoint()}, commit {commit}, {token} a token")
+
+
+def _folder(into: Path, kind: str, source: str, commit: str) -> Path:
+    folder = into / f"{kind}-{sha256(f'{source}@{commit}'.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 
 
 def _ask(download: Callable[[], None], what: str, revision: str | None) -> None:
@@ -74,8 +145,7 @@ def _ask(download: Callable[[], None], what: str, revision: str | None) -> None:
     import httpx2  # noqa: PLC0415 - the hub client's own HTTP library
     from huggingface_hub import errors  # noqa: PLC0415
 
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    say(f"  {what} from {endpoint}, {'with' if os.environ.get('HF_TOKEN') else 'without'} a token")
+    endpoint = _endpoint()
     try:
         download()
     except errors.RevisionNotFoundError:
