@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from strop_trainer.progress import Progress, trainer_status
+from strop_trainer.progress import Part, Progress, trainer_status
 
 
 class Server:
@@ -166,4 +166,28 @@ def test_regular_reports_keep_their_distance(server: Server, environment: dict[s
     assert len(server.received) == 1
     progress.report({"stage": "evaluate"}, urgent=True)
     wait_for(lambda: len(server.received) == 2)
+    progress.close()
+
+
+def test_long_work_before_the_first_step_tells_how_far_it_is(
+    server: Server, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("strop_trainer.progress.seconds_now", lambda: now[0])
+    progress = Progress(environment, interval=0.01)
+    progress.report({"stage": "train"})
+
+    def shown() -> list[str | None]:
+        found = [{m["name"]: m["value"] for m in body["trainerStatus"]["metrics"]} for _, body in server.received]
+        return [each.get("display") for each in found]
+
+    part = Part(progress, "reference", 200, "pairs")
+    wait_for(lambda: "reference 0%" in shown())
+    for seconds in (3, 3, 3):
+        now[0] += seconds
+        part.add(50)
+    wait_for(lambda: "reference 75%" in shown())
+    assert capsys.readouterr().out == "  100 of 200 pairs\n"  # six seconds after the first
+    part.end()
+    wait_for(lambda: shown()[-1] is None)
     progress.close()

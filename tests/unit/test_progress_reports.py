@@ -54,6 +54,12 @@ def test_training_is_told_in_full() -> None:
     )
 
 
+def test_what_comes_before_the_first_step_may_name_itself() -> None:
+    progress = read_report(report(stage="train", display="reference 42%"), NOW)
+    assert (progress.stage, progress.display) == ("train", "reference 42%")
+    assert read_report(report(stage="train", display="x" * 99), NOW).display == "x" * 32
+
+
 def test_a_stock_transformers_script_trains() -> None:
     assert read_report(report(7, 60, current_step=7, total_steps=100), NOW).display == "7%"
     assert read_report(report(), NOW).stage == "train"

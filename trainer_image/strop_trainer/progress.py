@@ -10,6 +10,7 @@ import json
 import math
 import ssl
 import threading
+import time
 import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from strop_trainer.context import say
 
 URL, CA_CERT, TOKEN = "KUBEFLOW_TRAINER_SERVER_URL", "KUBEFLOW_TRAINER_SERVER_CA_CERT", "KUBEFLOW_TRAINER_SERVER_TOKEN"
 INTERVAL_SECONDS = 5.0
+"""Between two reports, and two lines of the log on work that has no steps."""
 TIMEOUT_SECONDS = 5.0
 
 
@@ -38,6 +40,40 @@ def trainer_status(
         if value is not None and not (isinstance(value, float) and not math.isfinite(value))
     ]
     return {"trainerStatus": status}
+
+
+def seconds_now() -> float:
+    """Return the seconds of a clock that never goes back."""
+    return time.monotonic()
+
+
+class Part:
+    """Long work that comes before the first step: told in the log every few seconds, and reported as a share of it."""
+
+    def __init__(self, progress: Progress, name: str, total: int, things: str) -> None:
+        """Report that it begins.
+
+        Args:
+            progress: where it is reported.
+            name: one word, for `kubectl get`.
+            total: things to be done.
+            things: their plural.
+        """
+        self._progress, self._name, self._total, self._things = progress, name, total, things
+        self._done, self._told = 0, seconds_now()
+        progress.report({"display": f"{name} 0%"}, urgent=True)
+
+    def add(self, count: int) -> None:
+        """Count things that are done."""
+        self._done += count
+        self._progress.report({"display": f"{self._name} {100 * self._done // self._total}%"})
+        if seconds_now() - self._told >= INTERVAL_SECONDS and self._done < self._total:
+            self._told = seconds_now()
+            say(f"  {self._done} of {self._total} {self._things}")
+
+    def end(self) -> None:
+        """Let the stage speak for itself again."""
+        self._progress.report({"display": None})
 
 
 class Progress:

@@ -59,7 +59,7 @@ def read_report(body: bytes, now: str) -> Progress:
     eta = status.estimated_remaining_seconds
     return Progress(
         stage=stage,
-        display=f"{percent}%" if percent is not None and stage == TRAINING else stage,
+        display=values.get("display", f"{percent}%" if percent is not None and stage == TRAINING else stage)[:32],
         step=_whole(values.get("current_step")),
         total_steps=_whole(values.get("total_steps")),
         percent=percent,

@@ -27,6 +27,7 @@ from strop_trainer.errors import bad_configuration
 from strop_trainer.heads.causal import CausalHead
 from strop_trainer.heads.encoder_model import context_length
 from strop_trainer.plan import PROMPT_METHODS
+from strop_trainer.progress import Part
 from strop_trainer.tasks.preference import ANSWERS, RULES, Pair
 from strop_trainer.tasks.rows import UnfitRowsError, tell_places
 
@@ -117,10 +118,13 @@ class PreferenceHead(CausalHead):
             train, held = found.tensors["train"], found.tensors["held_out"]
         else:
             say(f"  what the model gives {len(run.encoded.examples)} pairs before training is computed once")
+            total = len(run.encoded.examples) + sum(batch.targets for batch in run.held_out)
+            part = Part(run.progress, "reference", total, "pairs")
             prompts = run.plan.training.method.type in PROMPT_METHODS
             with run.loaded.as_base() if prompts else nullcontext(run.loaded.model) as model:
-                train = self._train_reference(run, model)
-                held = torch.cat([_log_probabilities(model, batch) for batch in run.held_out])
+                train = self._train_reference(run, model, part)
+                held = torch.cat([_counted(part, _log_probabilities(model, batch)) for batch in run.held_out])
+            part.end()
             answers = {"train": train, "held_out": held}
             save_checkpoint(folder, 0, answers.items(), {}, keep=1, identity=identity)
             say(f"  {len(train) + len(held)} pairs, held-out ones included, in {time.monotonic() - begin:.1f} s")
@@ -130,7 +134,7 @@ class PreferenceHead(CausalHead):
         ]
         run.held_out = _with_reference(run.held_out, held)
 
-    def _train_reference(self, run: Run, model: Any) -> Any:
+    def _train_reference(self, run: Run, model: Any, part: Part) -> Any:
         """Return (rows, 2) log-probabilities of the training pairs by the model as it is."""
         import torch  # noqa: PLC0415
 
@@ -143,7 +147,8 @@ class PreferenceHead(CausalHead):
                 portion, hyperparameters.micro_batch_size, packed=run.packed, tokens=self.pass_tokens(run)
             )
             for group in groups:
-                found[[pair.row for pair in _pairs(group)]] = _log_probabilities(model, self.make_batch(run, group))
+                values = _counted(part, _log_probabilities(model, self.make_batch(run, group)))
+                found[[pair.row for pair in _pairs(group)]] = values
         return found
 
     def loss(self, run: Run) -> Callable[[Batch], Any]:
@@ -223,6 +228,11 @@ def _log_probabilities(model: Any, batch: Any) -> Any:
         found = answer_log_probabilities(model, batch.to(model.device)).cpu()
     model.train(training)
     return found
+
+
+def _counted(part: Part, values: Any) -> Any:
+    part.add(len(values))
+    return values
 
 
 def _with_reference(held_out: Sequence[Any], reference: Any) -> list[Any]:
