@@ -2,13 +2,14 @@
 
 import importlib.util
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from strop.cli.manifests import load
 from strop.planning.inputs import Job
 from strop.planning.resolve import resolve
-from strop_trainer.plan import load_plan
+from strop_trainer.plan import MethodType, load_plan
 from tests.support.paths import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"
@@ -39,6 +40,19 @@ def test_an_example_is_planned_with_the_example_pools(path: Path, job: Job) -> N
 def test_the_config_maps_of_an_example_are_with_it(path: Path, job: Job) -> None:
     there = {name for _, name in load([str(path)]).config_maps}
     assert set(resolve(job, POOLS).placement.config_maps) <= there
+
+
+def test_each_example_is_in_the_index() -> None:
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.yaml") if f"]({path.name})" not in index] == []
+    assert [path.name for path in EXAMPLES.glob("*.py") if f"`{path.name}`" not in index] == []
+
+
+def test_each_method_has_an_example_that_can_be_applied() -> None:
+    jobs = [job for path, job in JOBS if path.name == "methods.yaml"]
+    assert {job.spec.method.type for job in jobs} == set(get_args(MethodType))
+    starts = {job.spec.method.lora.initialization for job in jobs if job.spec.method.lora}
+    assert starts == {"default", "pissa", "loftq"}
 
 
 def test_the_common_case_takes_about_ten_lines() -> None:
