@@ -30,7 +30,7 @@ def test_steps_are_small(source: str, method: str, rate: float) -> None:
     training, reasons = reasoned(model__source=source, method__type=method)
     assert training.hyperparameters.learning_rate == rate
     assert "/ 50 for DPO" in reasons["training.learningRate"]
-    assert "Zephyr" in reasons["training.learningRate"]
+    assert "Zephyr (Tunstall et al. 2023)" in reasons["training.learningRate"]
 
 
 def test_one_pass_with_a_longer_warm_up_at_the_authors_beta() -> None:

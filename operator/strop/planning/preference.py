@@ -24,10 +24,12 @@ def preference_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[
     """Return the peak learning rate and why.
 
     That of fine-tuning on answers, divided by 50: at 7 to 8B it comes to 6e-7 for all weights and 6e-6 for LoRA, where
-    Zephyr (Tunstall et al. 2023) and Tülu 3 (Lambert et al. 2024) have 5e-7 and Zephyr's recipe with LoRA 5e-6.
+    Zephyr (Tunstall et al. 2023) and Tülu 3 (Lambert et al. 2024) have 5e-7 and Zephyr's recipe with LoRA 5e-6 (the
+    alignment handbook's zephyr-7b-beta/dpo). At 135M it is 2e-6 for all weights; SmolLM2's recipe for 135M and 360M
+    (smollm2/dpo/config_smol) has 1e-6, with a beta of 0.5 that holds the model nearer.
     """
     rate, why = learning_rate_of(spec, facts)
     return float(f"{rate / _FACTOR:.0e}"), (
-        f"{rate:g} / {_FACTOR} for DPO, which makes about the 5e-7 of Zephyr and Tülu 3 for all weights of 7B, and the "
-        f"5e-6 of Zephyr's recipe for LoRA; {rate:g}: {why}"
+        f"{rate:g} / {_FACTOR} for DPO, which at 7 to 8B makes about the 5e-7 of Zephyr (Tunstall et al. 2023) and "
+        f"Tülu 3 (Lambert et al. 2024) for all weights, and the 5e-6 of Zephyr's recipe for LoRA; {rate:g}: {why}"
     )
