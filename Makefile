@@ -102,6 +102,10 @@ gpu: env ## The trainer on a real accelerator of this machine; not part of `make
 bench: images ## Ratios against peers and limits; writes docs/benchmarks.md
 	$(PY) -m benchmarks
 
+.PHONY: bench-gpu
+bench-gpu: env ## LoRA and QLoRA of an 8B-shaped random model against TRL with Liger, on a GPU of this machine
+	$(PY) -m benchmarks gpu
+
 .venv/.scenarios: requirements/scenarios.txt .venv/.stamp | $(UV)
 	VIRTUAL_ENV=.venv $(UV) pip install -q --no-deps --require-hashes -r requirements/scenarios.txt
 	touch $@

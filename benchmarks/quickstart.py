@@ -24,8 +24,13 @@ POOL = {
 }
 
 
-def quickstart_plan(**spec: Any) -> Plan:
-    """Return the quickstart's Plan, fields of its spec replaced."""
+def quickstart_plan(pool: Mapping[str, Any] | None = None, /, **spec: Any) -> Plan:
+    """Return the quickstart's Plan, fields of its spec replaced.
+
+    Args:
+        pool: spec of the pool in place of this machine's.
+        spec: fields of the job's spec.
+    """
     (job,) = load([str(ROOT / "examples" / "quickstart.yaml")]).jobs
     document = {
         "apiVersion": "strop.dev/v1alpha1",
@@ -33,17 +38,26 @@ def quickstart_plan(**spec: Any) -> Plan:
         "metadata": {"name": job.name, "namespace": job.namespace},
         "spec": {**job.spec.model_dump(by_alias=True, exclude_unset=True), **spec},
     }
-    return resolve(Job.from_resource(document), [Pool.from_resource(POOL)])
+    return resolve(Job.from_resource(document), [Pool.from_resource({**POOL, "spec": pool or POOL["spec"]})])
 
 
-def lay_out(folder: Path, plan: Plan) -> dict[str, str]:
-    """Lay out plan, rows and model in a folder; return the trainer's environment."""
+def lay_out(folder: Path, plan: Plan, train: bytes | None = None, models: Path | None = None) -> dict[str, str]:
+    """Lay out plan, rows and model in a folder; return the trainer's environment.
+
+    Args:
+        folder: is made.
+        plan: to be carried out.
+        train: training rows, JSONL, in place of the quickstart's.
+        models: folder of base models, in place of the quickstart's.
+    """
     (folder / "volumes").mkdir(parents=True)
-    (folder / "volumes" / "base-models").symlink_to(smollm2().parent)
+    (folder / "volumes" / "base-models").symlink_to(models or smollm2().parent)
     rows = folder / "configmaps" / "quickstart-data"
     rows.mkdir(parents=True)
     for name in ("train.jsonl", "validation.jsonl"):
         (rows / name).write_bytes((ROOT / "examples" / "data" / name).read_bytes())
+    if train is not None:
+        (rows / "train.jsonl").write_bytes(train)
     (folder / "registry").mkdir()
     (folder / "plan.json").write_text(plan.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")
     return {
@@ -57,20 +71,35 @@ def lay_out(folder: Path, plan: Plan) -> dict[str, str]:
     }
 
 
-def run_python(*arguments: str, environment: Mapping[str, str], text: str | None = None) -> str:
+def run_python(
+    *arguments: str,
+    environment: Mapping[str, str],
+    text: str | None = None,
+    python: Path | None = None,
+    timeout: float | None = None,
+) -> str:
     """Run a Python process; return what it printed.
+
+    Args:
+        arguments: of the interpreter.
+        environment: beside this process's own.
+        text: its standard input.
+        python: another interpreter than this process's.
+        timeout: seconds that it may take.
 
     Raises:
         RuntimeError: it failed.
+        subprocess.TimeoutExpired: it took longer.
     """
     result = subprocess.run(
-        [sys.executable, *arguments],
+        [str(python or sys.executable), *arguments],
         input=text,
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
         check=False,
         cwd=ROOT,
+        timeout=timeout,
     )
     if result.returncode:
         raise RuntimeError(

@@ -1,6 +1,7 @@
-"""Strop's trainer up to the end of its train stage, for the training-speed benchmark.
+"""Strop's trainer up to the end of its train stage, for the benchmarks of training.
 
-Its environment is the trainer's (STROP_PLAN, …). Prints one JSON object as its last line.
+Its environment is the trainer's (STROP_PLAN, …), and BENCHMARK_ADAPTER, the folder that the adapter is left in. Prints
+one JSON object as its last line.
 """
 
 from __future__ import annotations
@@ -8,28 +9,36 @@ from __future__ import annotations
 import json
 import os
 import resource
+from pathlib import Path
 
-from strop_trainer import __main__ as trainer
 from strop_trainer import stages
 from strop_trainer.context import Clock, StopRequest
+from strop_trainer.way import start
 
 
 def main() -> None:
     """Entry point."""
-    run = trainer.start(os.environ, StopRequest(), Clock())
+    run = start(os.environ, StopRequest(), Clock())
     for stage in (stages.check, stages.fetch, stages.prepare, stages.train):
         stage(run)
-    totals = run.result.totals
+    totals, peak = run.result.totals, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ((_, device_peak),) = run.peaks
+    work = getattr(run, "work", None)
+    if adapter := os.environ.get("BENCHMARK_ADAPTER"):
+        run.loaded.save_adapter(Path(adapter), str(run.model.path))
     print(
         json.dumps(
             {
                 "seconds": totals.seconds,
                 "tokens": totals.tokens,
-                "loss": totals.loss_sum / totals.targets,
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_bytes": peak,
+                "device_peak_bytes": device_peak,
+                "flops": work.of(totals.tokens, totals.targets) if work else 0,
+                "peak_rate": getattr(run, "peak_rate", 0.0),
             }
         )
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
-"""TRL's SFTTrainer with its own defaults: the peer of the training-speed benchmark.
+"""TRL's SFTTrainer, a peer of the benchmarks of training.
 
-Reads one JSON object from standard input (model, rows, steps, rank, alpha, learning_rate, max_length, options) and
-prints one.
+Reads the task (`benchmarks.contest.Task`) as JSON from standard input, with `options` of SFTConfig, leaves the adapter
+in its folder and prints one JSON object as its last line.
 """
 
 from __future__ import annotations
@@ -9,14 +9,27 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import tempfile
-import time
 from pathlib import Path
+from typing import Any
+
+
+def quantization() -> Any:
+    """Return QLoRA's: NF4, double quantization, computed in bf16."""
+    import torch  # noqa: PLC0415
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def main() -> None:
     """Entry point."""
     task = json.load(sys.stdin)
+    import torch  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415
     from peft import LoraConfig  # noqa: PLC0415
     from transformers import AutoTokenizer, set_seed  # noqa: PLC0415
@@ -26,46 +39,51 @@ def main() -> None:
     rows = [json.loads(line) for line in Path(task["rows"]).read_text(encoding="utf-8").splitlines()]
     # Prompt and completion, so that the loss is on the assistant's tokens, as ours is.
     data = Dataset.from_list([{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows])
-    tokenizer = AutoTokenizer.from_pretrained(task["model"])
-    with tempfile.TemporaryDirectory() as out:
-        config = SFTConfig(
-            out,
-            max_steps=task["steps"],
-            logging_steps=task["steps"],
-            learning_rate=task["learning_rate"],
-            max_length=task["max_length"],
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=True,
-            seed=0,
-            **task["options"],
-        )
-        trainer = SFTTrainer(
-            task["model"],
-            config,
-            train_dataset=data,
-            processing_class=tokenizer,
-            peft_config=LoraConfig(
-                r=task["rank"], lora_alpha=task["alpha"], target_modules="all-linear", task_type="CAUSAL_LM"
-            ),
-        )
-        started = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - started
+    loading: dict[str, Any] = {"dtype": "bfloat16"}
+    if task["method"] == "qlora":
+        loading["quantization_config"] = quantization()
+    config = SFTConfig(
+        task["out"],
+        max_steps=task["steps"],
+        logging_steps=task["steps"],
+        per_device_train_batch_size=task["micro"],
+        gradient_accumulation_steps=task["accumulation"],
+        learning_rate=task["learning_rate"],
+        warmup_steps=task["warmup_steps"],
+        lr_scheduler_type=task["scheduler"],
+        max_length=task["max_length"],
+        # The rows are in their order already.
+        train_sampling_strategy="sequential",
+        model_init_kwargs=loading,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        seed=0,
+        **task["options"],
+    )
+    trainer = SFTTrainer(
+        task["model"],
+        config,
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(task["model"]),
+        peft_config=LoraConfig(
+            r=task["rank"], lora_alpha=task["alpha"], target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    )
+    trainer.train()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    trainer.model.save_pretrained(task["out"])
     history = trainer.state.log_history
-    tokens = max(entry.get("num_tokens", 0) for entry in history)
-    losses = [entry["loss"] for entry in history if "loss" in entry]
     print(
         json.dumps(
             {
-                "seconds": seconds,
-                "tokens": tokens,
-                "loss": losses[-1],
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "seconds": next(entry["train_runtime"] for entry in history if "train_runtime" in entry),
+                "peak_bytes": peak,
+                "device_peak_bytes": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
             }
         )
     )
 
 
-main()
+if __name__ == "__main__":
+    main()
