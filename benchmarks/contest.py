@@ -18,7 +18,7 @@ from strop_trainer.schedule import SCHEDULES
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
 WORKERS = "benchmarks.workers"
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds that a peer may take; several times what the slowest did."""
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.contest import Turn, in_step_order, peer_turn, strop_turn, task_of
-from benchmarks.quickstart import lay_out, quickstart_plan
+from benchmarks.contest import WORKERS, Turn, in_step_order, peer_turn, strop_turn, task_of
+from benchmarks.quickstart import lay_out, quickstart_plan, run_python
 from benchmarks.results import Goal, Result, table
 from strop_trainer.plan import Plan
 from tests.support.models import tiny_tokenizer
@@ -97,27 +97,11 @@ TINY = Shape(
 
 
 def make_model(shape: Shape, folder: Path) -> Path:
-    """Write a random Llama in bf16, with a tokenizer and a chat template; on the GPU, where an 8B takes seconds."""
-    import torch  # noqa: PLC0415 - seconds
-    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
-
-    tokenizer = tiny_tokenizer()
-    config = LlamaConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="bfloat16",
-        **shape.configuration,
-    )
-    torch.manual_seed(0)
-    with torch.device("cuda" if shape.gpu else "cpu"):
-        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+    """Write the random model to a folder; return its own."""
     path = folder / shape.model
-    model.save_pretrained(path, max_shard_size="4GB")
-    tokenizer.save_pretrained(path)
-    del model
-    if shape.gpu:
-        torch.cuda.empty_cache()
+    device = "cuda" if shape.gpu else "cpu"
+    task = {"out": str(path), "device": device, "configuration": shape.configuration}
+    run_python("-m", f"{WORKERS}.random_llama", environment={}, text=json.dumps(task))
     return path
 
 
