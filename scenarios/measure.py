@@ -45,6 +45,8 @@ class Outcome:
     seconds: float = 0.0
     """Whole process."""
     train_seconds: float = 0.0
+    train_cpu_seconds: float = 0.0
+    """Processor time of all ranks."""
     train_peak_bytes: int = 0
     """Of the process, or of the larger of several, while it trains."""
     peak_bytes: int = 0
@@ -180,6 +182,7 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
         code=code_version(),
         seconds=round(seconds, 1),
         train_seconds=training.stage_seconds["train"],
+        train_cpu_seconds=round(sum(rank.cpu_seconds for rank in training.ranks), 1),
         train_peak_bytes=max(rank.peak_bytes for rank in training.ranks),
         peak_bytes=training.peak_bytes,
         trainable_parameters=training.trainable_parameters,

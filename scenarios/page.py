@@ -27,6 +27,8 @@ what it measured.
   it can do. What a job leaves out (learning rate, rank, batch, …) is the planner's choice, as it would be for anybody;
   `strop plan` says why.
 - **Base → tuned** is on held-out rows. For labels, base is the new head before training.
+- **CPU s** is the processor time of training, of all threads and ranks; unlike the seconds by the clock it hardly
+  depends on what else the machine does.
 - **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights are in bf16, or
   in four bits; those that are trained in full in fp32. Export and proof come later and load the model once more.
 - **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows; and of the
@@ -113,6 +115,7 @@ def _scenario(scenario: Scenario, results: Results, code: str) -> str:
         scenario.metric,
         "eval_loss",
         "learning rate",
+        "train CPU s",
         "train s",
         "job s",
         "train GB",
@@ -133,6 +136,7 @@ def _scenario(scenario: Scenario, results: Results, code: str) -> str:
                 _change(scenario.metric, outcome),
                 _change("eval_loss", outcome),
                 f"{outcome.learning_rate:g}",
+                f"{outcome.train_cpu_seconds:.0f}",
                 f"{outcome.train_seconds:.0f}",
                 f"{outcome.seconds:.0f}",
                 f"{outcome.train_peak_bytes / 1e9:.2f}" + (f" x {outcome.ranks}" if outcome.ranks > 1 else ""),
@@ -166,7 +170,7 @@ def _properties(results: Results) -> str:
         f"rows, the median over the scenarios that ran both, where there are at least {ENOUGH}.\n"
     ]
     for name, title, ratios in (
-        ("cost", "Reducing compute and cost: seconds of training", _cost),
+        ("cost", "Reducing compute and cost: processor seconds of training", _cost),
         ("memory", "Reducing memory: peak while training", _memory),
         ("parameters", "Using fewer parameters: share of all that is trained", _share),
     ):
@@ -203,7 +207,11 @@ def _pairs(technique: Technique, results: Results) -> Iterable[tuple[Outcome, Ou
 
 
 def _cost(technique: Technique, results: Results) -> list[float]:
-    return [found.train_seconds / full.train_seconds for found, full in _pairs(technique, results)]
+    return [
+        found.train_cpu_seconds / full.train_cpu_seconds
+        for found, full in _pairs(technique, results)
+        if found.train_cpu_seconds and full.train_cpu_seconds  # an earlier trainer did not count them
+    ]
 
 
 def _memory(technique: Technique, results: Results) -> list[float]:
@@ -244,7 +252,7 @@ def _parallel(results: Results) -> str:
                     technique.words,
                     f"{found.train_peak_bytes / 1e9:.2f}",
                     ratio,
-                    f"{found.train_seconds:.0f}",
+                    f"{found.train_cpu_seconds:.0f}",
                 ]
             )
     said = (
@@ -253,7 +261,7 @@ def _parallel(results: Results) -> str:
     )
     if not rows:
         return f"{said}\nNot measured yet.\n"
-    return f"{said}\n{_table(['scenario', 'technique', 'GB a rank', 'to full in one process', 'train s'], rows)}"
+    return f"{said}\n{_table(['scenario', 'technique', 'GB a rank', 'to full in one process', 'CPU s of both'], rows)}"
 
 
 def _who(name: str, version: int) -> str:

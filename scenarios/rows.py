@@ -152,14 +152,14 @@ def plain_tune(text: str) -> str:
 
 
 SOURCES: Final = {
-    "python-reference.jsonl": (reference, 20, 8),
+    "python-reference.jsonl": (reference, 16, 6),
     "topics.jsonl": (topics, 320, 80),
-    "topics-in-words.jsonl": (topics_in_words, 160, 40),
+    "topics-in-words.jsonl": (topics_in_words, 96, 24),
     "names.jsonl": (names, 400, 100),
-    "translation.csv": (translation, 160, 40),
-    "questions.jsonl": (questions, 160, 52),
-    "talk.jsonl": (talk, 160, 40),
-    "tunes.jsonl": (tunes, 32, 10),
+    "translation.csv": (translation, 96, 24),
+    "questions.jsonl": (questions, 96, 24),
+    "talk.jsonl": (talk, 96, 24),
+    "tunes.jsonl": (tunes, 24, 8),
 }
 """File → what makes its rows, how many are trained on and how many held out, at most."""
 

@@ -54,7 +54,7 @@ class Technique:
     """Scenarios that it is for; empty: all."""
 
 
-LANGUAGE: Final = {"generateRows": 20, "maxNewTokens": 48}
+LANGUAGE: Final = {"generateRows": 16, "maxNewTokens": 32}
 
 SCENARIOS: Final = (
     Scenario(

@@ -137,7 +137,7 @@ def measured(seconds: float, peak: float, trained: int, **more: object) -> Outco
     return Outcome(
         "measured",
         code="now",
-        train_seconds=seconds,
+        train_cpu_seconds=seconds,
         train_peak_bytes=int(peak * 1e9),
         trainable_parameters=trained,
         parameters=1000,
@@ -167,6 +167,13 @@ def test_the_page_holds_each_technique_against_full_and_against_what_was_publish
 def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
     text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, "now")
     assert [line for line in text.splitlines() if line.startswith("| lora | too few | 1 |  |")]
+
+
+def test_the_cost_is_not_taken_of_results_that_have_none() -> None:
+    results = {
+        f"{name}-{method}": measured(0, 1, 1) for name in ("chat", "creative", "domain") for method in ("full", "lora")
+    }
+    assert "| lora | too few | 0 |" in page.page(results, "now")
 
 
 def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:

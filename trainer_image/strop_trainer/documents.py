@@ -47,14 +47,16 @@ class BaseModelDocument(PlanModel):
     parameters: int
 
 
-class RankMemory(PlanModel):
-    """What one rank needed in training."""
+class RankUse(PlanModel):
+    """What one rank used in training."""
 
     rank: int
     peak_bytes: int
     """Memory of its process."""
     device_peak_bytes: int | None = None
     """Memory of its accelerator; null on a CPU."""
+    cpu_seconds: float = 0.0
+    """Processor time of all its threads, in the last attempt; what runs beside it hardly changes it."""
 
 
 class TrainingDocument(PlanModel):
@@ -72,8 +74,8 @@ class TrainingDocument(PlanModel):
     """Trained, of the last attempt."""
     peak_bytes: int
     """Memory of rank 0, all stages included."""
-    ranks: list[RankMemory] = []
-    """Each rank's peak in training."""
+    ranks: list[RankUse] = []
+    """Each rank's use in training."""
     threads: int
     packed: bool
     metrics_base: dict[str, float | None]

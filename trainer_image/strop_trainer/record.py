@@ -11,7 +11,7 @@ from strop_trainer.plan import Plan
 from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
-    from strop_trainer.documents import AdapterProof, RankMemory
+    from strop_trainer.documents import AdapterProof, RankUse
     from strop_trainer.lengths import TokenLengths
     from strop_trainer.proof import Proof
 
@@ -41,7 +41,7 @@ class RunRecord:
     """Trained, of the last attempt; 0 where nothing was left to train."""
     peak_bytes: int
     """Memory of the process."""
-    ranks: list[RankMemory]
+    ranks: list[RankUse]
     """Each rank's peak in training, without what loading took."""
     threads: int
     packed: bool

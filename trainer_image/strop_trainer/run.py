@@ -59,8 +59,8 @@ class Run:
     result: TrainResult = field(init=False)
     loading_peak_bytes: int = 0
     """The most memory of this process before training."""
-    peaks: list[list[float]] = field(default_factory=list)
-    """Of each rank, in training: bytes of memory, and of its accelerator's."""
+    use: list[list[float]] = field(default_factory=list)
+    """Of each rank, in training: bytes of memory, and of its accelerator's, and seconds of processor time."""
     metrics_base: dict[str, float] = field(default_factory=dict)
     metrics_tuned: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from strop_trainer import evaluation, registry, sources
 from strop_trainer.context import muted, say
 from strop_trainer.device import CPU, prepare_device, release
 from strop_trainer.device import peak_bytes as device_peak_bytes
-from strop_trainer.documents import RankMemory
+from strop_trainer.documents import RankUse
 from strop_trainer.errors import Preempted, TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import head_for
@@ -183,15 +184,15 @@ def train(run: Run) -> None:
     )
     run.loaded.model.train()
     with run.stop.deferred():
-        run.loading_peak_bytes = peak_bytes()
+        run.loading_peak_bytes, begin = peak_bytes(), time.process_time()
         forget_peak()
         run.result = trainer.run()
         if run.team.any(run.stop.requested):  # after the last step: its checkpoint is there
             raise Preempted
-        run.peaks = run.team.gather(peak_bytes(), device_peak_bytes(run.device))
+        run.use = run.team.gather(peak_bytes(), device_peak_bytes(run.device), time.process_time() - begin)
         run.team.leave()
         apart, run.team = run.apart, replace(run.team, joined=False)
-    for rank, (memory, device_memory) in enumerate(run.peaks):
+    for rank, (memory, device_memory, _) in enumerate(run.use):
         who = f"rank {rank}: " if run.team.size > 1 else ""
         held = f", {device_memory / 1e9:.2f} GB of the {run.device} device's" if run.device != CPU else ""
         say(f"  {who}at most {memory / 1e9:.2f} GB in memory{held}")
@@ -332,8 +333,13 @@ def make_record(run: Run) -> RunRecord:
         tokens_per_second=run.result.tokens_per_second,
         peak_bytes=max(run.loading_peak_bytes, peak_bytes()),
         ranks=[
-            RankMemory(rank=rank, peak_bytes=int(memory), device_peak_bytes=int(held) if run.device != CPU else None)
-            for rank, (memory, held) in enumerate(run.peaks)
+            RankUse(
+                rank=rank,
+                peak_bytes=int(memory),
+                device_peak_bytes=int(held) if run.device != CPU else None,
+                cpu_seconds=round(seconds, 1),
+            )
+            for rank, (memory, held, seconds) in enumerate(run.use)
         ],
         threads=run.threads,
         packed=run.packed,
