@@ -92,7 +92,7 @@ fault: programs env ## What breaks, and what then happens
 
 .PHONY: platform
 platform: images ## The tests of cluster, api and fault, beside each other
-	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder tests/cluster tests/api tests/fault
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder tests/cluster tests/api tests/fault
 
 .PHONY: gpu
 gpu: env ## The trainer on a real accelerator of this machine; not part of `make test`

@@ -1,18 +1,23 @@
 """How the tests are dealt out to workers."""
 
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pytest
-
-TESTS = Path(__file__).parent
-ON_ONE_WORKER = ("api", "cluster", "fault")
-"""Folders whose tests share a control plane, so that those of one folder go to one worker (`--dist loadgroup`)."""
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of a folder into a group of its name."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        if folder in ON_ONE_WORKER:
-            item.add_marker(pytest.mark.xdist_group(folder))
+class FolderScheduling(LoadScopeScheduling):
+    """Gives the tests of one folder, which share a control plane, to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return str(PurePosixPath(nodeid.partition("::")[0]).parent)
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Let the scope of `--dist loadscope` be a folder.
+
+    (`--dist loadgroup`, which is meant for this, forgets its groups with pytest 9.2: pytest-xdist issue 1386.)
+    """
+    return FolderScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
