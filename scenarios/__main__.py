@@ -6,16 +6,24 @@
     python -m scenarios --write             # runs nothing, writes the page
     python -m scenarios --list              # cells and their state
 
-Safe to interrupt: what is measured is kept, and the cell that was running goes on from its last checkpoint.
+Cells of one process run beside each other, a core to each; then those of several processes, one after another.
+Safe to interrupt: what is measured is kept, and the cells that were running go on from their last checkpoints.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import signal
 import sys
 import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +35,8 @@ from scenarios.table import CELLS, DECODER, ENCODER, Cell
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scenarios.md"
 INTERRUPTED = 130
+BYTES_OF_A_CELL = 4 << 30
+"""Memory that a cell may need."""
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -63,15 +73,12 @@ def main() -> int:
         waiting = [cell for cell in waiting if not done(results.get(cell.name), any_code=arguments.any_code)]
     code = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if waiting:
-            prepare_encoder(folders.models / ENCODER)
-            prepare_decoder(folders.models / DECODER)
-        for number, cell in enumerate(waiting, 1):
-            results[cell.name] = one(cell, folders, keys[cell.name], f"{number}/{len(waiting)}")
-    except KeyboardInterrupt:
-        say("interrupted: the same command goes on")
-        code = INTERRUPTED
+    if waiting:
+        prepare_encoder(folders.models / ENCODER)
+        prepare_decoder(folders.models / DECODER)
+        if not all_of(waiting, folders, keys, results):
+            say("interrupted: the same command goes on")
+            code = INTERRUPTED
     PAGE.write_text(page.page(results, measure.code_version()), encoding="utf-8")
     say(f"{PAGE} written")
     return code or int(any(results[cell.name].status == "failed" for cell in waiting))
@@ -95,15 +102,46 @@ def done(outcome: measure.Outcome | None, *, any_code: bool) -> bool:
     return outcome is not None and outcome.status == "measured" and (any_code or outcome.code == measure.code_version())
 
 
-def one(cell: Cell, folders: measure.Folders, key: str, place: str) -> measure.Outcome:
-    """Run a cell and say what came of it."""
-    say(f"{place}  {cell.name} …")
-    begin = time.monotonic()
-    outcome = measure.run(cell, folders, key, say)
-    metric = cell.scenario.metric
-    found = f"{metric} {outcome.base.get(metric)} → {outcome.tuned.get(metric)}" if outcome.tuned else outcome.status
-    say(f"  {found} in {time.monotonic() - begin:.0f} s")
-    return outcome
+def all_of(
+    cells: list[Cell], folders: measure.Folders, keys: dict[str, str], results: dict[str, measure.Outcome]
+) -> bool:
+    """Run cells, and put what came of each into the results; return whether that was not interrupted."""
+    cores = sorted(os.sched_getaffinity(0))
+    alone = [cell for cell in cells if not cell.technique.strategy]
+    together = [cell for cell in cells if cell.technique.strategy]
+    done, stop = itertools.count(1), Event()
+
+    def one(cell: Cell, own: Collection[int]) -> None:
+        say(f"{cell.name} …")
+        begin = time.monotonic()
+        with suppress(measure.Interrupted):
+            results[cell.name] = outcome = measure.run(cell, folders, keys[cell.name], own, stop)
+            metric = cell.scenario.metric
+            found = f"{metric} {outcome.base.get(metric)} → {outcome.tuned.get(metric)}"
+            if outcome.status == "failed":
+                found = f"{outcome.reason} (log: {folders.log(cell, keys[cell.name])})"
+            say(f"{next(done)}/{len(cells)}  {cell.name}: {found} in {time.monotonic() - begin:.0f} s")
+
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in cores[: max(1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // BYTES_OF_A_CELL)]:
+        free.put(core)
+
+    def on_a_core(cell: Cell) -> None:
+        core = free.get()
+        one(cell, {core})
+        free.put(core)
+
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        running = [pool.submit(on_a_core, cell) for cell in alone]
+        try:
+            for future in running:
+                future.result()
+            for cell in together:
+                pool.submit(one, cell, cores).result()
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return not stop.is_set()
 
 
 if __name__ == "__main__":

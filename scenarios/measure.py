@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any, Final, Literal
 
 from scenarios.table import MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
@@ -26,7 +26,8 @@ from strop_trainer.termination import TerminationMessage
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 TIME_LIMIT: Final = 900
-"""Seconds; a cell takes one to three minutes on two cores."""
+"""Seconds; a cell takes one to four minutes."""
+POLL_SECONDS: Final = 0.5
 _VERDICTS: Final = {True: "passed", False: "failed"}
 Status = Literal["measured", "refused", "failed", "not run"]
 
@@ -57,6 +58,8 @@ class Outcome:
     tokens: int = 0
     """Trained, padding not counted."""
     ranks: int = 1
+    threads: int = 0
+    """Of a rank."""
     learning_rate: float = 0.0
     adapter_bytes: int = 0
     onnx_bytes: int = 0
@@ -87,6 +90,10 @@ class Folders:
     def work(self, cell: Cell, key: str) -> Path:
         """Return the folder of a cell's work: a run that was interrupted goes on in it."""
         return self.root / "work" / f"{cell.name}-{key}"
+
+    def log(self, cell: Cell, key: str) -> Path:
+        """Return the file for what a cell says; it stays where the cell failed."""
+        return self.work(cell, key) / "log"
 
 
 @cache
@@ -121,15 +128,26 @@ def admit(cell: Cell, folders: Folders) -> tuple[str, Outcome | None]:
     return digest.hexdigest()[:12], None
 
 
-def run(cell: Cell, folders: Folders, key: str, say: Callable[[str], None]) -> Outcome:
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The cell was stopped; the next run goes on from its last checkpoint."""
+
+
+def run(cell: Cell, folders: Folders, key: str, cores: Collection[int], stop: Event) -> Outcome:
     """Carry out a cell by `strop run`; return and keep what it measured.
 
+    Args:
+        cell: the cell.
+        folders: where things are.
+        key: as of `admit`.
+        cores: that it may use.
+        stop: once set, the job is asked to stop.
+
     Raises:
-        KeyboardInterrupt: it was interrupted; the next run goes on from its last checkpoint.
+        Interrupted: it was stopped.
     """
     work = folders.work(cell, key)
     work.mkdir(parents=True, exist_ok=True)
-    registry, log = work / "registry", work / "log"
+    registry, log = work / "registry", folders.log(cell, key)
     command = [
         sys.executable, "-m", "strop.cli", "run", str(folders.root / "jobs" / f"{cell.name}.yaml"),
         "--volume", f"{MODEL_CLAIM}={folders.models}",
@@ -140,30 +158,41 @@ def run(cell: Cell, folders: Folders, key: str, say: Callable[[str], None]) -> O
     begin = time.monotonic()
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
-        try:
-            code = process.wait(TIME_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            code = -1
-        except KeyboardInterrupt:
-            process.terminate()  # it saves a checkpoint
-            process.wait()
-            raise
+        os.sched_setaffinity(process.pid, cores)
+        code = _wait(process, begin + TIME_LIMIT, stop)
     seconds = time.monotonic() - begin
     if code == ExitCode.PREEMPTED:
-        raise KeyboardInterrupt
+        raise Interrupted
     if code == ExitCode.OK:
         (version,) = (registry / "default" / cell.name).glob("[0-9]*")
         outcome = read(version, key, seconds)
         shutil.rmtree(work)
     else:
         outcome = Outcome("failed", _why(work, log, code), key, code_version(), seconds)
-        say(f"  {outcome.reason} (log: {log})")
     path = folders.result(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
     return outcome
+
+
+def _wait(process: subprocess.Popen[bytes], limit: float, stop: Event) -> int | None:
+    """Return the exit code; None where it was not done in time.
+
+    Raises:
+        Interrupted: it was stopped; it has saved a checkpoint.
+    """
+    while True:
+        try:
+            return process.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            late = time.monotonic() > limit
+            if not (late or stop.is_set()):
+                continue
+        process.terminate()
+        process.wait()
+        if late:
+            return None
+        raise Interrupted
 
 
 def read(version: Path, key: str, seconds: float) -> Outcome:
@@ -190,6 +219,7 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
         steps=training.steps,
         tokens=max((int(line["tokens"]) for line in steps), default=0),
         ranks=training.plan.distributed.world_size,
+        threads=training.threads,
         learning_rate=training.plan.hyperparameters.learning_rate,
         adapter_bytes=size("adapter/"),
         onnx_bytes=size("onnx/"),
@@ -225,8 +255,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def _why(work: Path, log: Path, code: int) -> str:
-    if code == -1:
+def _why(work: Path, log: Path, code: int | None) -> str:
+    if code is None:
         return f"not done after {TIME_LIMIT} s"
     try:
         last = TerminationMessage.model_validate_json((work / "run" / "termination.json").read_bytes())

@@ -28,7 +28,7 @@ what it measured.
   `strop plan` says why.
 - **Base → tuned** is on held-out rows. For labels, base is the new head before training.
 - **CPU s** is the processor time of training, of all threads and ranks; unlike the seconds by the clock it hardly
-  depends on what else the machine does.
+  depends on what else the machine does. Cells of one process run beside each other, a core to each.
 - **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights are in bf16, or
   in four bits; those that are trained in full in fp32. Export and proof come later and load the model once more.
 - **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows; and of the
