@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from strop_trainer import batches
 from strop_trainer.tasks.base import Example
+from strop_trainer.tasks.preference import Pair
 from tests.support.models import tiny_llama
 
 pytestmark = pytest.mark.trainer
@@ -138,6 +139,38 @@ def test_packed_passes_are_bounded_by_tokens_but_for_long_rows() -> None:
     assert sorted(sum(len(row.input_ids) for row in part) for part in passes)[-2] <= 140
     assert [len(part) for part in passes if any(len(row.input_ids) == 200 for row in part)] == [1]
     assert len(batches.micro_batches(rows, 24, packed=True, tokens=1)) == 24
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_long_row_does_not_change_the_positions_of_short_ones(tmp_path: Path, packed: bool) -> None:
+    factors = {"short_factor": [1.0] * 8, "long_factor": [50.0] * 8}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 32, **factors}
+    model = load(
+        tiny_llama(tmp_path / "phi", architecture="phi3", original_max_position_embeddings=32, rope_parameters=rope),
+        batches.ATTENTION if packed else "sdpa",
+    )
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.qkv_proj.weight.mul_(20)  # so that it matters what a token attends to
+    rows = [example(seed, length) for seed, length in enumerate((20, 32, 33, 40))]
+    assert batches.switch_of(model.config) == 32
+
+    def loss(parts: list[list[Example]]) -> float:
+        made = [batches.pack(part) if packed else batches.pad(part, 0) for part in parts]
+        with torch.no_grad():
+            return float(sum(loss_of(model, batch) for batch in made))
+
+    alone = loss([[row] for row in rows])
+    passes = batches.micro_batches(batches.with_sides(rows, 32), 4, packed=packed)
+    assert [sorted(len(row.input_ids) for row in part) for part in passes] == [[20, 32], [33, 40]]
+    assert loss(passes) == pytest.approx(alone, rel=1e-6)
+    assert loss([rows]) != pytest.approx(alone, rel=1e-5)
+
+
+def test_the_longer_answer_of_a_pair_tells_on_which_side_it_is() -> None:
+    pairs = [Pair([5] * 50, [True] * 50, chosen) for chosen in (25, 18, 17)]
+    assert [pair.stretched for pair in batches.with_sides(pairs, 32)] == [False, False, True]
+    assert batches.with_sides(pairs, None) == pairs
 
 
 def test_each_epoch_sees_every_row_once_in_an_order_of_its_own() -> None:

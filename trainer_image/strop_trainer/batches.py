@@ -82,7 +82,8 @@ def micro_batches(
     """Share the rows of a step among forward passes of at most `size` rows.
 
     The gradient is the same however they are shared; packed, each pass gets about the same number of tokens, which
-    bounds memory; padded, rows of like length go together, which saves padding.
+    bounds memory; padded, rows of like length go together, which saves padding. Stretched rows have passes of their
+    own.
 
     Args:
         examples: rows of the step.
@@ -90,6 +91,11 @@ def micro_batches(
         packed: whether rows follow each other without padding.
         tokens: tokens of a packed pass, about at most; a longer row has a pass of its own.
     """
+    sides = [[example for example in examples if example.stretched is side] for side in (False, True)]
+    return [part for rows in sides if rows for part in _share(rows, size, packed=packed, tokens=tokens)]
+
+
+def _share(examples: Sequence[Example], size: int, *, packed: bool, tokens: int | None) -> list[list[Example]]:
     order = sorted(examples, key=lambda example: -len(example.input_ids))
     if not packed:
         return [order[start : start + size] for start in range(0, len(order), size)]
@@ -101,6 +107,22 @@ def micro_batches(
         open_passes = [rows for rows in passes if len(rows) < size]
         min(open_passes, key=lambda rows: sum(len(row.input_ids) for row in rows)).append(example)
     return passes
+
+
+def switch_of(config: Any) -> int | None:
+    """Return the tokens of the longest row that longrope reads with its frequencies for short ones, if a model has it.
+
+    A pass takes the others for all of its rows as soon as one is longer (Phi's models of 128k).
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
+
+
+def with_sides(examples: Sequence[Example], switch: int | None) -> list[Example]:
+    """Return rows that know on which side of `switch_of` they are."""
+    if switch is None:
+        return list(examples)
+    return [replace(row, stretched=True) if row.longest > switch else row for row in examples]
 
 
 def pack(examples: Sequence[Example]) -> Batch:

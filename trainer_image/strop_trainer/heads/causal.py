@@ -66,7 +66,7 @@ class CausalHead:
     def prepare(self, run: Run) -> None:
         """Load tokens and weights, and decide how rows share a forward pass."""
         from strop_trainer import methods  # noqa: PLC0415 - torch
-        from strop_trainer.batches import micro_batches  # noqa: PLC0415
+        from strop_trainer.batches import micro_batches, switch_of, with_sides  # noqa: PLC0415
 
         plan = run.plan.training
         hyperparameters = plan.hyperparameters
@@ -83,8 +83,13 @@ class CausalHead:
             )
         run.chat_template = tokenizer.chat_template
         self.load(run)
+        switch = switch_of(run.loaded.base.config)
+        run.encoded.examples[:] = with_sides(run.encoded.examples, switch)
         groups = micro_batches(
-            held.examples, hyperparameters.micro_batch_size, packed=run.packed, tokens=self.pass_tokens(run)
+            with_sides(held.examples, switch),
+            hyperparameters.micro_batch_size,
+            packed=run.packed,
+            tokens=self.pass_tokens(run),
         )
         run.held_out = [self.make_batch(run, group) for group in groups]
         _describe(run, self.pass_tokens(run), self.unit)

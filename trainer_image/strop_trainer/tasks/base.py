@@ -47,6 +47,13 @@ class Example:
 
     input_ids: list[int]
     targets: list[bool]
+    stretched: bool = field(default=False, kw_only=True)
+    """Longer than where the model changes the frequencies of positions for all rows of a pass."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of what stands at positions of its own, from 0."""
+        return len(self.input_ids)
 
     @property
     def target_count(self) -> int:

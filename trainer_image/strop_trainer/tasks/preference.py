@@ -43,6 +43,11 @@ class Pair(Example):
     """Log-probability of each answer before training, in nats; not a number until it is known."""
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longer sequence."""
+        return max(self.chosen_length, len(self.input_ids) - self.chosen_length)
+
+    @property
     def sides(self) -> tuple[Example, Example]:
         """The chosen and the rejected sequence."""
         at = self.chosen_length
