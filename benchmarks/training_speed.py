@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,7 +84,7 @@ class Contest:
 def contest(method: str, folder: Path) -> Contest:
     """Let all train with a method, one after another."""
     steps = STEPS[method]
-    given = {"maxSteps": steps, "maxLength": MAX_LENGTH, "effectiveBatchSize": 16, "seed": 42}
+    given = {"maxSteps": steps, "maxLength": MAX_LENGTH, "effectiveBatchSize": 16, "precision": "bf16", "seed": 42}
     plan = quickstart_plan(training=given, method={"type": method})
     numbers = plan.training.hyperparameters
     count = steps * numbers.effective_batch_size
@@ -110,10 +111,13 @@ def contest(method: str, folder: Path) -> Contest:
         "axolotl": peer("axolotl", "axolotl_sft", "axolotl"),
     }
     for name, train in contestants.items():
+        begin = time.perf_counter()
         try:
             found.turns[name] = train()
+            end = f"{found.turns[name].seconds:.1f} s of training"
         except peers.PeerError as error:
-            found.failures[name] = str(error)
+            found.failures[name] = end = str(error)
+        print(f"  {method}: {name}: {end}, {time.perf_counter() - begin:.0f} s in all", flush=True)
     found.tokens = found.turns[OURS].tokens
     asked = {
         "model": str(smollm2()),

@@ -22,8 +22,7 @@ def main() -> None:
     for stage in (stages.check, stages.fetch, stages.prepare, stages.train):
         stage(run)
     totals, peak = run.result.totals, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    ((_, device_peak),) = run.peaks
-    work = getattr(run, "work", None)
+    ((_, device_peak, _),) = run.use
     if adapter := os.environ.get("BENCHMARK_ADAPTER"):
         run.loaded.save_adapter(Path(adapter), str(run.model.path))
     print(
@@ -33,8 +32,8 @@ def main() -> None:
                 "tokens": totals.tokens,
                 "peak_bytes": peak,
                 "device_peak_bytes": device_peak,
-                "flops": work.of(totals.tokens, totals.targets) if work else 0,
-                "peak_rate": getattr(run, "peak_rate", 0.0),
+                "flops": run.work.of(totals.tokens, totals.targets) if run.work else 0,
+                "peak_rate": run.peak_rate,
             }
         )
     )

@@ -75,7 +75,7 @@ def with_line(line: str) -> str:
         ('training: {learningRate: "2e-4"}', "spec.training.learningRate in body must be of type number"),
         ("training: {learningRate: 0}", "spec.training.learningRate in body should be greater than 0"),
         ("compute: {resources: {memory: 8GB}}", "found '8GB', allowed: a quantity such as 8Gi or 8G"),
-        ("training: {precision: fp16}", "Forbidden: found fp16; this version of Strop trains in bf16, fp32"),
+        ("training: {precision: fp16}", "Forbidden: found fp16; this version of Strop trains in auto, bf16, fp32"),
         ("evaluation: {minimum: {beauty: 1}}", "found beauty; chat is measured by eval_loss, perplexity"),
         (
             "evaluation: {minimum: {exact_match: 1}, generateRows: 0}",

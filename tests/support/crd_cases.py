@@ -406,7 +406,7 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.training.weightDecay": _numbers(0, 1, 0.001),
     "spec.training.maxGradNorm": _above(0, 1000, 0.001),
     "spec.training.maxLength": _numbers(16, 1_048_576),
-    "spec.training.precision": (("bf16", "fp32"), {"enum": "int8"}),
+    "spec.training.precision": (("auto", "bf16", "fp32"), {"enum": "int8"}),
     "spec.training.seed": _numbers(0, 4_294_967_295),
     "spec.distributed.strategy": (("none",), {"enum": "zero-4"}),
     "spec.compute.pool": _Values.label,
@@ -948,7 +948,7 @@ RULES: tuple[RuleCase, ...] = (
     ),
     _not_yet(
         ".training.precision",
-        "trains in bf16, fp32",
+        "trains in auto, bf16, fp32",
         ({"spec.training": ABSENT}, {"spec.training": {}}, {"spec.training.precision": "fp32"}),
         ({"spec.training.precision": "fp16"},),
     ),

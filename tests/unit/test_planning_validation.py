@@ -61,8 +61,8 @@ def problems(**fields: Any) -> list[str]:
         ({"method": "lora"}, "spec.method: found 'lora', allowed: an object; did you mean {type: lora}?"),
         ({"task": "chatt"}, "spec.task: found 'chatt', allowed: chat"),
         ({"task": "chatt"}, "; did you mean chat?"),
-        ({"training__precision": "fp8"}, "found 'fp8', allowed: bf16, fp32 (this version)"),
-        ({"training__precision": "fp16"}, "spec.training.precision: found fp16; this version of Strop trains in bf16"),
+        ({"training__precision": "fp8"}, "found 'fp8', allowed: auto, bf16, fp32 (this version)"),
+        ({"training__precision": "fp16"}, "spec.training.precision: found fp16; this version of Strop trains in auto"),
         (
             {"evaluation__minimum": {"beauty": 1}},
             "spec.evaluation.minimum: found beauty; chat is measured by eval_loss, perplexity, token_accuracy, exact",

@@ -12,7 +12,15 @@ from pydantic import BaseModel, Field, ValidationError
 
 from strop_trainer.lengths import TokenLengths
 from strop_trainer.manifest import Manifest
-from strop_trainer.plan import DatasetPlan, OnnxPrecision, PlanModel, ProofPlan, Resolution, TrainingPlan
+from strop_trainer.plan import (
+    DatasetPlan,
+    OnnxPrecision,
+    PlanModel,
+    Precision,
+    ProofPlan,
+    Resolution,
+    TrainingPlan,
+)
 from strop_trainer.provenance import Statement
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -59,6 +67,20 @@ class RankUse(PlanModel):
     """Processor time of all its threads, in the last attempt; what runs beside it hardly changes it."""
 
 
+class Roofline(PlanModel):
+    """How near training came to what its machine can do."""
+
+    flops_per_second: float
+    """Operations of the model's matrix products: 6 a trained weight and token, 4 a frozen one; of all ranks."""
+    peak_flops_per_second: float
+    """Of a large matrix product in the precision of training, measured before it; of all ranks."""
+
+    @property
+    def share(self) -> float:
+        """The first over the second."""
+        return self.flops_per_second / self.peak_flops_per_second
+
+
 class TrainingDocument(PlanModel):
     """training.json: what was done, on what, and what came of it."""
 
@@ -72,6 +94,10 @@ class TrainingDocument(PlanModel):
     steps: int
     tokens_per_second: float
     """Trained, of the last attempt."""
+    precision: Precision | None = None
+    """That it was computed in, where the plan says auto as well."""
+    roofline: Roofline | None = None
+    """Of the last attempt; null where the work of the model is not known."""
     peak_bytes: int
     """Memory of rank 0, all stages included."""
     ranks: list[RankUse] = []

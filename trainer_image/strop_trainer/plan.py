@@ -58,7 +58,8 @@ TEMPLATE_TASKS: Final[tuple[Task, ...]] = (
 """Tasks whose rows are rendered by a chat template."""
 LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
 """Methods that go with a new head."""
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""auto: bf16, or fp32 where the CPU that it is computed on is faster in it and the pod has the memory."""
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 OnnxForm = Literal["merged", "adapter", "both"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop_trainer.evaluation import Sample
-from strop_trainer.plan import Plan
+from strop_trainer.plan import Plan, Precision
 from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
-    from strop_trainer.documents import AdapterProof, RankUse
+    from strop_trainer.documents import AdapterProof, RankUse, Roofline
     from strop_trainer.lengths import TokenLengths
     from strop_trainer.proof import Proof
 
@@ -60,5 +60,8 @@ class RunRecord:
     """That was fetched of an hf:// model."""
     dataset_commits: dict[str, str] = field(default_factory=dict)
     """The same of the hub's datasets, by source."""
+    precision: Precision | None = None
+    """That it was computed in."""
+    roofline: Roofline | None = None
     reloaded: AdapterProof | None = None
     """The adapter, loaded again; None without one, and where it was trained on another base."""

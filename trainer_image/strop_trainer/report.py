@@ -115,6 +115,8 @@ def training_document(record: RunRecord, now: str) -> TrainingDocument:
         trainable_parameters=record.trainable_parameters,
         steps=record.steps,
         tokens_per_second=record.tokens_per_second,
+        precision=record.precision,
+        roofline=record.roofline,
         peak_bytes=record.peak_bytes,
         ranks=record.ranks,
         threads=record.threads,

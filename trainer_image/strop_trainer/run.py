@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from strop_trainer.context import Clock, Settings, StopRequest
 from strop_trainer.device import CPU
+from strop_trainer.documents import Roofline
 from strop_trainer.plan import OnnxPrecision, Plan
 from strop_trainer.progress import Progress
 from strop_trainer.ranks.team import Team
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from strop_trainer.heads.base import Head
     from strop_trainer.methods import LoadedModel
     from strop_trainer.proof import Proof
+    from strop_trainer.roofline import Work
     from strop_trainer.training import TrainResult
 
 
@@ -32,6 +34,7 @@ class Run:
 
     settings: Settings
     plan: Plan
+    """As it is computed: from `prepare` on, its precision is not auto."""
     task: Task
     threads: int
     stop: StopRequest
@@ -56,6 +59,12 @@ class Run:
     """That rows were rendered by: the job's, the model's, or the plain one that its task gave it."""
     packed: bool = field(init=False)
     set_pass: Callable[[int, int], None] = field(init=False)
+    given: Plan | None = None
+    """The plan as it came, where its precision was auto."""
+    peak_rate: float = 0.0
+    """Operations a second of a matrix product in the plan's precision, of all ranks together, as measured here."""
+    work: Work | None = None
+    """What training costs in such operations; None where that is not known."""
     result: TrainResult = field(init=False)
     loading_peak_bytes: int = 0
     """The most memory of this process before training."""
@@ -70,6 +79,15 @@ class Run:
     reloaded: AdapterProof | None = None
     proofs: list[Proof] = field(default_factory=list)
     published: PublishedVersion | None = None
+
+    @property
+    def roofline(self) -> Roofline | None:
+        """How near training came to what this machine can do; None where the work is not known, or none was done."""
+        done = self.result.attempt
+        if self.work is None or not done.seconds or not self.peak_rate:
+            return None
+        rate = self.work.of(done.tokens, done.targets) / done.seconds
+        return Roofline(flops_per_second=rate, peak_flops_per_second=self.peak_rate)
 
     @property
     def apart(self) -> bool:

@@ -24,6 +24,7 @@ from strop_trainer.heads.exports import publish_on_bases
 from strop_trainer.lengths import measure_lengths
 from strop_trainer.methods import check_method
 from strop_trainer.plan import Plan
+from strop_trainer.precision import settle_precision
 from strop_trainer.ranks.team import join
 from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
@@ -117,6 +118,7 @@ def prepare(run: Run) -> None:
         run.device = prepare_device(accelerators)
         run.team = join(run.plan.training.distributed, os.environ, run.device, accelerators)
         torch.set_num_threads(run.threads)
+        settle_precision(run)
         if run.plan.training.hyperparameters.deterministic:
             torch.use_deterministic_algorithms(mode=True)
         run.head.prepare(run)
@@ -154,6 +156,7 @@ def quiet_libraries(*, deepspeed: bool) -> None:
 def train(run: Run) -> None:
     """Train, from the newest checkpoint where there is one."""
     from strop_trainer.ranks.sharing import optimisation_of  # noqa: PLC0415
+    from strop_trainer.roofline import work_of_model  # noqa: PLC0415
     from strop_trainer.training import Trainer, forget_peak, peak_bytes  # noqa: PLC0415
 
     training = run.plan.training
@@ -183,6 +186,7 @@ def train(run: Run) -> None:
         team=run.team,
     )
     run.loaded.model.train()
+    run.work = work_of_model(run.loaded.base)
     with run.stop.deferred():
         run.loading_peak_bytes, begin = peak_bytes(), time.process_time()
         forget_peak()
@@ -196,11 +200,23 @@ def train(run: Run) -> None:
         who = f"rank {rank}: " if run.team.size > 1 else ""
         held = f", {device_memory / 1e9:.2f} GB of the {run.device} device's" if run.device != CPU else ""
         say(f"  {who}at most {memory / 1e9:.2f} GB in memory{held}")
-    say(f"  {run.result.tokens_per_second:,.0f} tokens/s")
+    say(f"  {run.result.tokens_per_second:,.0f} tokens/s{in_words(run)}")
     if run.team.size > 1 and run.team.leads:
         use_all_threads(run)
     if apart and run.team.leads:
         put_together(run, identity)
+
+
+def in_words(run: Run) -> str:
+    """Return how near training came to what this machine can do, behind its tokens a second."""
+    found = run.roofline
+    if found is None:
+        return ""
+    return (
+        f", {found.flops_per_second / 1e9:,.0f} GFLOP/s: {found.share:.0%} of the "
+        f"{found.peak_flops_per_second / 1e9:,.0f} that a matrix product in "
+        f"{run.plan.training.hyperparameters.precision} reaches here"
+    )
 
 
 def put_together(run: Run, identity: Mapping[str, str]) -> None:
@@ -316,7 +332,7 @@ def make_record(run: Run) -> RunRecord:
     from strop_trainer.training import peak_bytes  # noqa: PLC0415
 
     return RunRecord(
-        plan=run.plan,
+        plan=run.given or run.plan,
         dataset=run.dataset.statistics,
         truncated=run.encoded.truncated,
         dropped=run.encoded.dropped,
@@ -331,6 +347,8 @@ def make_record(run: Run) -> RunRecord:
         trainable_parameters=run.trainable_parameters,
         steps=run.result.steps,
         tokens_per_second=run.result.tokens_per_second,
+        precision=run.plan.training.hyperparameters.precision,
+        roofline=run.roofline,
         peak_bytes=max(run.loading_peak_bytes, peak_bytes()),
         ranks=[
             RankUse(

@@ -66,8 +66,13 @@ class TrainResult:
     """Of all steps, those of earlier attempts included."""
     resumed_from: int
     """Steps that earlier attempts had done."""
-    tokens_per_second: float
-    """Of this attempt, without evaluations and checkpoints; 0 where nothing was left to do."""
+    attempt: StepEnd
+    """Of this attempt's steps alone, without evaluations and checkpoints."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of this attempt; 0 where nothing was left to do."""
+        return self.attempt.tokens / self.attempt.seconds if self.attempt.seconds else 0.0
 
 
 @dataclass
@@ -133,7 +138,7 @@ class Trainer:
             if done % self.checkpoint.every_steps == 0 or done == schedule.total_steps:
                 self._save(done, state, self._random_state(), totals)
         state.end()
-        return TrainResult(schedule.total_steps, totals, first, now.tokens / now.seconds if now.seconds else 0.0)
+        return TrainResult(schedule.total_steps, totals, first, now)
 
     def _step(self, step: int, state: Optimisation) -> StepEnd | None:
         """Do one optimizer step; None, with nothing changed, where a stop was requested meanwhile."""

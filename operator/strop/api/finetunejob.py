@@ -69,7 +69,7 @@ JOB_NAME_LENGTH = 50
 """Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""
 
 SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "training.precision": ("bf16", "fp32"),
+    "training.precision": ("auto", "bf16", "fp32"),
 }
 """Field of the spec → the values of its enumeration that this version can do."""
 
@@ -374,8 +374,10 @@ class TrainingSpec(ApiModel):
         description="Rows share a forward pass without padding, kept apart. Left out: true, but for methods that put "
         "tokens in front of each row.",
     )
-    precision: Literal["bf16", "fp32", "fp16"] | None = Field(
-        default=None, description="Compute precision. Left out: bf16."
+    precision: Literal["auto", "bf16", "fp32", "fp16"] | None = Field(
+        default=None,
+        description="Compute precision; auto: bf16, or fp32 where a CPU is faster in it and the pod has the memory, as "
+        "is measured before training. Left out: auto; fp32 for small models that give labels.",
     )
     gradient_checkpointing: bool | None = Field(
         default=None, description="Recompute activations: less memory, more time. Left out: true over 1B parameters."

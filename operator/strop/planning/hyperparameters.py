@@ -93,8 +93,9 @@ def resolve_hyperparameters(
             PRECISION
             if labels and (facts.parameters is None or facts.parameters <= _SMALL_MODEL)
             else (
-                "bf16",
-                "recent CPUs and accelerators have it; not chosen by the pool, so that the plan is the same anywhere",
+                "auto",
+                "bf16, or fp32 where a CPU without bf16 is faster in it and the pod has the memory: measured when "
+                "training begins, so that the plan is the same anywhere",
             )
         ),
     )

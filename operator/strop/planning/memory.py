@@ -13,7 +13,8 @@ from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
 from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, ZERO_BUCKET, MemoryEstimate, Precision, Task, TrainingPlan
 
-BYTES: Final[dict[Precision, int]] = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES: Final[dict[Precision, int]] = {"auto": 2, "fp32": 4, "bf16": 2, "fp16": 2}
+"""Of a number; auto is planned as bf16, and is fp32 only where there is room."""
 FP32: Final = BYTES["fp32"]
 NF4_BYTES: Final = 0.52
 """A weight in 4 bits, and its share of a block's scale, itself of 8 bits (Dettmers et al. 2023, §3): 0.516."""

@@ -19,7 +19,7 @@ from strop_trainer.plan import (
     TrainingPlan,
 )
 
-PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16")
+PRECISIONS: Final[tuple[Precision, ...]] = ("auto", "bf16", "fp32")
 
 
 def check_method(plan: TrainingPlan) -> None:

@@ -1,0 +1,67 @@
+"""A job whose precision is left open: chosen by what this machine does, kept by later attempts, told in its version."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from strop_trainer.roofline import Work, linear_layers, matmul_rate, work_of_model
+from tests.support.models import tiny_llama
+from tests.support.training import Surroundings, make_plan
+
+OPEN: dict[str, Any] = {"hyperparameters": {"precision": "auto"}, "evaluation": {"generate_rows": 0}}
+
+
+@pytest.fixture(scope="module")
+def around(tmp_path_factory: pytest.TempPathFactory) -> Surroundings:
+    surroundings = Surroundings(tmp_path_factory.mktemp("precision"))
+    surroundings.write_rows()
+    tiny_llama(surroundings.volumes / "models" / "tiny")
+    return surroundings
+
+
+def test_a_first_attempt_chooses_and_a_later_one_keeps_to_it(around: Surroundings) -> None:
+    plan = make_plan(**OPEN)
+    first = around.run(plan)
+    assert first.code == 0, first
+    note = around.work / "precision.json"
+    chosen = json.loads(note.read_text())["precision"]
+    assert f"precision: {chosen} (a matrix product reaches" in first.output
+    told = json.loads((around.registry / "tuned" / "1" / "training.json").read_text())
+    assert told["precision"] == chosen
+    assert told["plan"]["hyperparameters"]["precision"] == "auto"
+    assert told["planDigest"] == plan.digest
+    found = told["roofline"]
+    assert 0 < found["flopsPerSecond"] < found["peakFlopsPerSecond"]
+    share = found["flopsPerSecond"] / found["peakFlopsPerSecond"]
+    assert f"{share:.0%} of the" in first.output
+
+    other = "fp32" if chosen == "bf16" else "bf16"
+    note.write_text(json.dumps({"plan": plan.digest, "precision": other}))
+    around.uid = "22222222-2222-3333-4444-555555555555"
+    again = around.run(plan)
+    assert again.code == 0, again
+    assert f"precision: {other} (as this job began)" in again.output
+    assert json.loads((around.registry / "tuned" / "2" / "training.json").read_text())["precision"] == other
+
+
+def test_the_work_of_a_model_is_that_of_its_linear_layers(tmp_path: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama(tmp_path / "tiny"))
+    hidden, inner, layers, vocabulary = 64, 128, 2, 512
+    body = layers * (2 * hidden * hidden + 2 * hidden * hidden // 2 + 3 * hidden * inner)
+    assert work_of_model(base) == Work(6 * body, 6 * hidden * vocabulary)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    adapter = sum(weights for weights, trained, _ in linear_layers(base) if trained)
+    assert adapter == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert work_of_model(base) == Work(4 * body + 6 * adapter, 4 * hidden * vocabulary)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_matrix_product_is_measured_and_randomness_left_alone(precision: Any) -> None:
+    before = torch.get_rng_state()
+    assert 1e8 < matmul_rate(precision, "cpu") < 1e14
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,115 @@
+"""How near training comes to what this machine can do: its arithmetic over the measured peak of a matrix product."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from strop_trainer.device import CPU
+
+if TYPE_CHECKING:
+    from strop_trainer.plan import Precision
+
+SIDE: Final = {CPU: 1024}
+"""Of the matrices that are multiplied: large enough that arithmetic, not memory, is what takes the time."""
+ACCELERATOR_SIDE: Final = 8192
+SECONDS: Final = 0.06
+ROUNDS: Final = 3
+
+
+def matmul_rate(precision: Precision, device: str) -> float:
+    """Return the floating-point operations a second of a matrix product, the best of some.
+
+    An n x n product counts 2n³. It takes about a tenth of a second, more where the precision is only emulated; no
+    random state of training is touched.
+
+    Args:
+        precision: fp32 or bf16.
+        device: torch's name.
+    """
+    import torch  # noqa: PLC0415 - seconds
+
+    side = SIDE.get(device, ACCELERATOR_SIDE)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    source = torch.Generator(device).manual_seed(0)
+    a, b = (torch.rand(side, side, generator=source, device=device, dtype=dtype) for _ in range(2))
+
+    def once() -> float:
+        begin = time.perf_counter()
+        torch.mm(a, b)
+        if device != CPU:
+            torch.accelerator.synchronize()
+        return time.perf_counter() - begin
+
+    once()  # kernels are chosen, threads started
+    best, spent, rounds = math.inf, 0.0, 0
+    while rounds < ROUNDS or spent < SECONDS:
+        took = once()
+        best, spent, rounds = min(best, took), spent + took, rounds + 1
+    return 2 * side**3 / best
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the matrix products of a model cost in training, in floating-point operations."""
+
+    per_token: int
+    """Of the layers, for each token that is read."""
+    per_target: int
+    """Of the output layer, which runs on tokens with a target alone."""
+
+    def of(self, tokens: int, targets: int) -> int:
+        """Return the operations for so many tokens and targets."""
+        return self.per_token * tokens + self.per_target * targets
+
+
+def work_of(linear: Iterable[tuple[int, bool, bool]]) -> Work:
+    """Return the work of a model.
+
+    A weight that is trained costs 6 operations a token: 2 forward, 2 for the gradient of its input, 2 for its own
+    (Kaplan et al. 2020, §2.1: 6N). One that is frozen costs 4, since its own gradient is not computed: LoRA's 4N, and 6
+    for each weight of the adapter (Schulman et al. 2025, LoRA Without Regret, "Compute efficiency"). As in the model
+    FLOPs utilisation of Chowdhery et al. 2022 (PaLM, appendix B), what is computed twice to save memory does not count.
+    Attention's own products are left out: at the lengths of most rows they are a few per cent.
+
+    Args:
+        linear: of each linear layer its weights, whether they are trained, and whether it is the output layer.
+    """
+    layers = head = 0
+    for weights, trained, last in linear:
+        cost = (6 if trained else 4) * weights
+        if last:
+            head += cost
+        else:
+            layers += cost
+    return Work(layers, head)
+
+
+def work_of_model(model: Any) -> Work | None:
+    """Return the work of a transformers model, adapter included; None with an encoder and a decoder.
+
+    There, which tokens go through which half is not counted.
+    """
+    return None if model.config.is_encoder_decoder else work_of(linear_layers(model))
+
+
+def linear_layers(model: Any) -> list[tuple[int, bool, bool]]:
+    """Return weights, whether they are trained, and whether it is the output layer, of a model's linear layers."""
+    from torch.nn import Linear  # noqa: PLC0415 - seconds
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
+
+    last = model.get_output_embeddings()
+    found = []
+    for module in model.modules():
+        if isinstance(module, Linear):
+            # By its sides: 4-bit weights lie there packed, and ZeRO deals weights out.
+            weights = module.in_features * module.out_features
+        elif isinstance(module, Conv1D):
+            weights = module.nx * module.nf
+        else:
+            continue
+        found.append((weights, bool(module.weight.requires_grad), module is last))
+    return found
