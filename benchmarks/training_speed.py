@@ -26,6 +26,8 @@ MAX_LENGTH = 128
 OURS, DEFAULTS, BEST = "Strop", "TRL SFTTrainer, its defaults", "TRL, without gradient checkpointing"
 CPU = {"CUDA_VISIBLE_DEVICES": ""}
 LOSS_LIMIT = 1.05
+THREADS = int(os.environ.get("STROP_THREADS") or os.cpu_count() or 1)
+"""Of all: where other work has a share of the machine, fewer than it has cores, since threads wait for each other."""
 
 
 @dataclass
@@ -97,8 +99,7 @@ def contest(method: str, folder: Path) -> Contest:
         out = folder / name / "adapter"
         task = task_of(plan, model=smollm2(), rows=ordered, out=out, micro=MICRO, options=options)
         python = partial(peers.python_of, environment) if environment else None
-        threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
-        return lambda: peer_turn(worker, task, python, CPU | threads)
+        return lambda: peer_turn(worker, task, python, CPU | {"OMP_NUM_THREADS": str(THREADS)})
 
     def ours() -> Turn:
         return strop_turn(lay_out(folder / "run", plan, b"".join(rows)), folder / OURS / "adapter")
@@ -126,6 +127,7 @@ def contest(method: str, folder: Path) -> Contest:
         "adapters": {name: str(folder / name / "adapter") for name in found.turns},
     }
     found.losses = last_json(run_python("-m", f"{WORKERS}.held_out", environment=CPU, text=json.dumps(asked)))
+    print(f"  {method}: held-out loss: {found.losses}", flush=True)
     return found
 
 
@@ -142,8 +144,8 @@ def measure() -> Result:
         command=COMMAND,
         method=(
             f"SmolLM2-135M-Instruct, adapters on all linear layers, the quickstart's rows, steps of 16 rows ({steps}), "
-            f"bf16, {os.cpu_count()} threads, each in a process of its own. All take the same rows in the same steps, "
-            "the longest of a step first so that little is padded, with the same rank, learning rate and schedule. "
+            f"bf16, {THREADS} thread{'s' * (THREADS > 1)}, each in a process of its own. All take the same rows in the "
+            "same steps, the longest of a step first so that little is padded, with the same rank, learning rate and schedule. "
             "Tokens are the rows' own, padding not counted. The held-out loss is of the saved adapters on the "
             f"quickstart's validation rows: PEFT, the unquantized base in fp32, the assistant's tokens; {base:.3f} "
             "before training. LLaMA-Factory and axolotl are set to what is fastest here: no gradient checkpointing, "
