@@ -143,16 +143,16 @@ def measure() -> Result:
         title="Training speed",
         command=COMMAND,
         method=(
-            f"SmolLM2-135M-Instruct, adapters on all linear layers, the quickstart's rows, steps of 16 rows ({steps}), "
-            f"bf16, {THREADS} thread{'s' * (THREADS > 1)}, each in a process of its own. All take the same rows in the "
-            "same steps, the longest of a step first so that little is padded, with the same rank, learning rate and schedule. "
-            "Tokens are the rows' own, padding not counted. The held-out loss is of the saved adapters on the "
-            f"quickstart's validation rows: PEFT, the unquantized base in fp32, the assistant's tokens; {base:.3f} "
-            "before training. LLaMA-Factory and axolotl are set to what is fastest here: no gradient checkpointing, "
-            "PyTorch's attention. None of the peers packs: their packing changes which rows a step has, and "
-            "their batches without padding ask for a GPU's attention. Of peak: the operations of the model's matrix "
-            "products (4 a frozen weight and token, 6 a trained one) over those of one large product in bf16, "
-            f"{contests[0].turns[OURS].peak_rate / 1e9:,.0f} GFLOP/s here."
+            "SmolLM2-135M-Instruct, adapters on all linear layers, the quickstart's rows, steps of 16 rows "
+            f"({steps}), bf16, {THREADS} thread{'s' * (THREADS > 1)}, each in a process of its own. All take the same "
+            "rows in the same steps, the longest of a step first so that little is padded, with the same rank, "
+            "learning rate and schedule. Tokens are the rows' own, padding not counted. The held-out loss is of the "
+            "saved adapters on the quickstart's validation rows: PEFT, the unquantized base in fp32, the assistant's "
+            f"tokens; {base:.3f} before training. LLaMA-Factory and axolotl are set to what is fastest here: no "
+            "gradient checkpointing, PyTorch's attention. None of the peers packs: their packing changes which rows a "
+            "step has, and their batches without padding ask for a GPU's attention. Of peak: the operations of the "
+            "model's matrix products (4 a frozen weight and token, 6 a trained one) over those of one large product "
+            f"in bf16, {contests[0].turns[OURS].peak_rate / 1e9:,.0f} GFLOP/s here."
         ),
         goals=[goal for found in contests for goal in found.goals()],
         tables=[
