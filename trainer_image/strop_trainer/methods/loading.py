@@ -197,7 +197,7 @@ def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, 
     return LoadedModel(model, tokenizer, total, trained, folder, plan, start)
 
 
-def load_adapter(adapter: Path, folder: Path, plan: TrainingPlan, device: Any) -> Any:
+def load_adapter(adapter: Path, folder: Path, plan: TrainingPlan, device: Any, *, exact: bool) -> Any:
     """Return a saved adapter on a base model loaded anew, as its users would load it, in the precision of training.
 
     Args:
@@ -205,10 +205,12 @@ def load_adapter(adapter: Path, folder: Path, plan: TrainingPlan, device: Any) -
         folder: of the base model.
         plan: what was computed.
         device: torch's.
+        exact: whether the base's weights, rounded as for training, become fp32.
     """
     from peft import PeftModel  # noqa: PLC0415 - seconds
 
-    model = PeftModel.from_pretrained(_load_base(folder, plan, device.type), adapter).eval()
+    base = _load_base(folder, plan, device.type)
+    model = PeftModel.from_pretrained(base.float() if exact else base, adapter).eval()
     if plan.method.type in PROMPT_METHODS and plan.method.type != "prefix-tuning":
         prompts.hide_virtual_tokens(model)
     return model.to(device)
