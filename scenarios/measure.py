@@ -40,9 +40,9 @@ class Outcome:
     reason: str = ""
     """Why it was refused, or failed."""
     key: str = ""
-    """Of what is computed, and of the rows."""
+    """Of the job, as it is applied, and of the rows."""
     code: str = ""
-    """Of the trainer."""
+    """Of the planner and the trainer."""
     seconds: float = 0.0
     """Whole process."""
     train_seconds: float = 0.0
@@ -98,10 +98,11 @@ class Folders:
 
 @cache
 def code_version() -> str:
-    """Return the hash of the trainer and of the libraries that it is locked to."""
+    """Return the hash of what resolves a job and carries it out, and of the libraries that it is locked to."""
     digest = hashlib.sha256()
-    trainer = ROOT / "trainer_image" / "strop_trainer"
-    for path in (*sorted(trainer.rglob("*.py")), ROOT / "requirements" / "trainer.txt"):
+    rooms = (ROOT / "operator" / "strop" / "planning", ROOT / "trainer_image" / "strop_trainer")
+    files = [path for room in rooms for kind in ("*.py", "*.yaml") for path in sorted(room.rglob(kind))]
+    for path in (*files, ROOT / "requirements" / "trainer.txt"):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -118,11 +119,11 @@ def admit(cell: Cell, folders: Folders) -> tuple[str, Outcome | None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(manifest(cell), encoding="utf-8")
     try:
-        _, (planned,) = plan_files([str(file)])
+        plan_files([str(file)])
     except CliError as error:
         reason = "; ".join(line.removeprefix(f"{file}: ") for line in error.lines)
         return "", Outcome("refused", reason)
-    digest = hashlib.sha256(planned.plan.digest.encode())
+    digest = hashlib.sha256(file.read_bytes())
     for name in (cell.scenario.file, cell.scenario.held_out):
         digest.update((folders.rows / name).read_bytes())
     return digest.hexdigest()[:12], None

@@ -78,7 +78,7 @@ def _where(results: Results, code: str) -> str:
         f"{len(CELLS) - len(measured) - refused - failed} have not been run yet._"
     ]
     if older:
-        lines.append(f"_{older} were measured with an earlier version of the trainer (°)._")
+        lines.append(f"_{older} were measured with an earlier version of planner or trainer (°)._")
     return "\n".join(lines) + "\n"
 
 
