@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from strop_trainer import registry
-from strop_trainer.documents import RankMemory
+from strop_trainer.documents import RankUse
 from strop_trainer.evaluation import Sample
 from strop_trainer.plan import (
     CheckpointPlan,
@@ -118,7 +118,7 @@ def make_record(metrics_file: Path, **changes: Any) -> RunRecord:
         steps=20,
         tokens_per_second=300.0,
         peak_bytes=2 * 10**9,
-        ranks=[RankMemory(rank=0, peak_bytes=2 * 10**9)],
+        ranks=[RankUse(rank=0, peak_bytes=2 * 10**9)],
         threads=2,
         packed=True,
         metrics_base={"eval_loss": 2.0, "exact_match": 0.0},
