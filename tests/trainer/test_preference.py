@@ -216,7 +216,8 @@ def test_pairs_are_learnt_proven_and_published(tmp_path: Path, model: Path) -> N
     assert published.metrics_tuned["chosen_likelier"] > published.metrics_base["chosen_likelier"]
     assert [proof.passed for proof in published.proofs] == [True]
     assert verify(surroundings.registry / "tuned" / "1") == []
-    assert "before training is computed once\n  90 pairs" in ended.output
+    assert "before training is computed once\n" in ended.output
+    assert "  90 pairs, held-out ones included, in" in ended.output
     # The same job again, as after a lost pod: the answers before training are those that were kept.
     again = surroundings.run(Plan.model_validate_json((surroundings.root / "plan.json").read_text()))
     assert again.code == 0, again.output + again.errors
