@@ -52,7 +52,7 @@ def models_page() -> str:
         kind = ARCHITECTURES[preset.architecture]
         template = f"[{preset.template}](#{preset.template.replace('.', '')})" if preset.template else "-"
         lines.append(
-            f"| {preset.name} | {sources} | {size} | {preset.context_length} | {', '.join(kind.linear)} | "
+            f"| {preset.name} | {sources} | {size} | {preset.context_length or '-'} | {', '.join(kind.linear)} | "
             f"{'yes' if kind.onnx else 'no: the adapter alone'} | {template} | {preset.licence} |"
         )
     lines += ["", "## Chat templates", "", "What is peculiar about them. Base models often bring none."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -163,3 +164,92 @@ def tiny_encoder(path: Path, architecture: str = "bert", *, seed: int = 0, **con
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def tiny_encoder_decoder(
+    path: Path, architecture: str = "t5", *, seed: int = 0, untied: bool = False, **configuration: Any
+) -> Path:
+    """Write a random tiny model of encoder and decoder (fp32, two layers each) with its tokenizer to `path`.
+
+    T5 has a byte-level tokenizer that ends each text, BART one that begins it as well; Marian has its own kind, of two
+    SentencePiece models, and writes German or French, as `>>de<<` or `>>fr<<` asks for.
+
+    Args:
+        path: the folder to make.
+        architecture: t5, mt5, umt5, bart, pegasus or marian.
+        seed: of the random weights.
+        untied: whether T5's head has weights of its own, and does not scale what it reads, as Flan-T5's.
+        configuration: further fields of the configuration.
+    """
+    import torch  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM  # noqa: PLC0415
+
+    path.mkdir(parents=True)
+    begins = architecture == "bart"
+    if architecture == "marian":
+        pad_id, end_id, rows = _marian_tokenizer(path)
+    else:
+        tokenizer = _ending_tokenizer(begins=begins)
+        tokenizer.save_pretrained(path)
+        pad_id, end_id, rows = tokenizer.pad_token_id, tokenizer.eos_token_id, 512
+    sizes: dict[str, Any] = {"vocab_size": rows, "d_model": 64, "pad_token_id": pad_id, "eos_token_id": end_id}
+    if architecture in {"t5", "mt5", "umt5"}:
+        sizes |= {"d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": pad_id}
+    else:
+        layers = {"layers": 2, "attention_heads": 4, "ffn_dim": 128}
+        sizes |= {f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in layers.items()}
+        sizes |= {"max_position_embeddings": 128, "decoder_start_token_id": end_id if begins else pad_id}
+    if begins:
+        sizes["bos_token_id"] = tokenizer.bos_token_id
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model(architecture, **{**sizes, **configuration})
+        model: Any = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
+        if begins:
+            model.generation_config.forced_bos_token_id = tokenizer.bos_token_id
+        if untied:
+            model.lm_head.weight = torch.nn.Parameter(0.1 * torch.randn(rows, 64))
+    model.save_pretrained(path)
+    if untied:
+        named = json.loads((path / "config.json").read_text())
+        named.pop("scale_decoder_outputs", None)  # older versions of transformers wrote the other field alone
+        (path / "config.json").write_text(json.dumps(named | {"tie_word_embeddings": False}))
+    return path
+
+
+def _ending_tokenizer(*, begins: bool) -> Any:
+    from tokenizers import processors  # noqa: PLC0415
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    first, last = tokenizer.bos_token, tokenizer.eos_token
+    tokens = [(first, tokenizer.bos_token_id), (last, tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}" if begins else f"$A {last}", special_tokens=tokens
+    )
+    return tokenizer
+
+
+def _marian_tokenizer(path: Path) -> tuple[int, int, int]:
+    """Write a Marian tokenizer; return the tokens of padding and end, and how many there are."""
+    import io  # noqa: PLC0415
+
+    import sentencepiece  # noqa: PLC0415
+
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=made,
+        vocab_size=120,
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    for name in ("source.spm", "target.spm"):
+        (path / name).write_bytes(made.getvalue())
+    model = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
+    pieces = [model.id_to_piece(number) for number in range(model.get_piece_size())]
+    names = ["</s>", "<unk>", *(p for p in pieces if p not in {"<s>", "</s>", "<unk>"}), ">>de<<", ">>fr<<", "<pad>"]
+    (path / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
+    return len(names) - 1, 0, len(names)

@@ -21,6 +21,7 @@ from strop.planning.presets import (
     typical_shape,
 )
 from strop.planning.resolve import resolve_training
+from strop_trainer.encoder_decoders import CLASSES
 from strop_trainer.export.genai import ARCHITECTURES as EXPORTED
 
 
@@ -122,7 +123,11 @@ def test_each_preset_is_of_a_known_architecture_and_template() -> None:
 
 
 def test_onnx_is_offered_for_what_the_trainer_exports() -> None:
-    assert {name for name, kind in ARCHITECTURES.items() if kind.onnx} == set(ARCHITECTURES) & EXPORTED
+    decoders = {name: kind for name, kind in ARCHITECTURES.items() if not kind.encoder_decoder}
+    assert {name for name, kind in decoders.items() if kind.onnx} == set(decoders) & EXPORTED
+    others = {name: kind for name, kind in ARCHITECTURES.items() if kind.encoder_decoder}
+    assert all(kind.onnx for kind in others.values())
+    assert set(others) <= {name for name, _ in CLASSES.values()}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from strop_trainer.tasks.base import Example
+from strop_trainer.tasks.encoder_decoder import SourceTarget
 
 ATTENTION = "strop_segments"
 DRIFT_LIMIT = 0.05
@@ -165,6 +166,23 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
     # Indices, not a mask: a device need not be asked how many there are.
     select = predicting[:, keep].flatten().nonzero()[:, 0]
     return Batch({"input_ids": ids, "attention_mask": mask}, keep, select, ids[targets], int(mask.sum()))
+
+
+def pad_pairs(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Put sources below each other, and targets beside them: (R, L) each with an L of its own, padded on the right."""
+    pairs = [example for example in examples if isinstance(example, SourceTarget)]
+    sources = pad([Example(pair.input_ids, [False] * len(pair.input_ids)) for pair in pairs], pad_id)
+    written = pad(
+        [
+            Example([*pair.given, *pair.target_ids], [False] * len(pair.given) + [True] * len(pair.target_ids))
+            for pair in pairs
+        ],
+        pad_id,
+    )
+    # What follows the longest row's last token is not asked.
+    read = {f"decoder_{name}": value[:, :-1] for name, value in written.inputs.items()}
+    tokens = sum(len(pair.input_ids) + pair.target_count for pair in pairs)
+    return Batch(sources.inputs | read, written.keep, written.select, written.labels, tokens)
 
 
 def target_logits(model: Any, batch: Batch) -> Any:

@@ -208,7 +208,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "proof.json": ProofDocument,
     "provenance.json": Statement,
 }
-MODEL_FILES = ("/genai_config.json", "/adapter_config.json", "merged/config.json")
+MODEL_FILES = ("/genai_config.json", "/model.onnx", "/encoder_model.onnx", "/adapter_config.json", "merged/config.json")
 """What makes a folder a model."""
 TEXTS = ("README.md", "report.html", "MLmodel", "metrics.jsonl", "eval_results.yaml")
 

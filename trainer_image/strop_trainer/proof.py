@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,24 +254,53 @@ def prove(
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever keeps an export from running, it is not proven
-            why = f"ONNX Runtime cannot run it: {str(error).strip().splitlines()[0] if str(error) else error!r}"
-            results.append(ProofResult(export.artifact, export.precision, _nothing(len(used)), (why,)))
+            results.append(not_run(export.artifact, export.precision, len(used), error))
             continue
-        measured = measure(used, reference, logits, free, limits)
-        judged_by = tuple(bounds(export.precision, measured, limits))
-        reasons = complaints(judged_by, finite=measured.finite)
-        if found != export.precision:
-            reasons = [f"weights: found {found}, expected {export.precision}", *reasons]
-        answers = [
-            Answer(row.reference, text, decode(tokenizer, tokens))
-            for row, text, tokens in zip(used, reference.texts, free, strict=False)
-        ]
-        results.append(
-            ProofResult(
-                export.artifact, export.precision, measured, tuple(reasons), tuple(answers), judged_by, template
-            )
-        )
+        weights = (export.precision, found)
+        result = judge(export.artifact, weights, used, reference, logits, free, tokenizer, limits)
+        results.append(replace(result, template=template))
     return results
+
+
+def judge(  # noqa: PLR0917 - both sides, and what they are held to
+    artifact: str,
+    weights: tuple[OnnxPrecision, str],
+    rows: Sequence[ProofRow],
+    reference: Reference,
+    logits: Sequence[Any],
+    free: Sequence[Sequence[int]],
+    tokenizer: Any,
+    limits: ProofPlan,
+) -> ProofResult:
+    """Return the proof of an export that has run.
+
+    Args:
+        artifact: its folder in the version.
+        weights: their precision as asked for, and as found in the graph.
+        rows: what both models read.
+        reference: PyTorch's side.
+        logits: the export's, one float32 (P, V) a row.
+        free: the export's greedy answers, as tokens.
+        tokenizer: of both.
+        limits: what must be reached.
+    """
+    precision, found = weights
+    measured = measure(rows, reference, logits, free, limits)
+    judged_by = tuple(bounds(precision, measured, limits))
+    reasons = complaints(judged_by, finite=measured.finite)
+    if found != precision:
+        reasons = [f"weights: found {found}, expected {precision}", *reasons]
+    answers = [
+        Answer(row.reference, text, decode(tokenizer, tokens))
+        for row, text, tokens in zip(rows, reference.texts, free, strict=False)
+    ]
+    return ProofResult(artifact, precision, measured, tuple(reasons), tuple(answers), judged_by)
+
+
+def not_run(artifact: str, precision: OnnxPrecision, rows: int, error: Exception) -> ProofResult:
+    """Return the proof of an export that does not run."""
+    why = f"ONNX Runtime cannot run it: {str(error).strip().splitlines()[0] if str(error) else error!r}"
+    return ProofResult(artifact, precision, _nothing(rows), (why,))
 
 
 def _compare_templates(answerer: AnswerRunner, tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str | None:

@@ -60,6 +60,8 @@ class RunRecord:
     """That was fetched of an hf:// model."""
     dataset_commits: dict[str, str] = field(default_factory=dict)
     """The same of the hub's datasets, by source."""
+    encoder_decoder: bool = False
+    """Whether the model reads one text and writes another, and its ONNX export is two graphs."""
     precision: Precision | None = None
     """That it was computed in."""
     roofline: Roofline | None = None

@@ -24,6 +24,7 @@ from strop_trainer.documents import (
     TrainingDocument,
     dump,
 )
+from strop_trainer.export.encoder_decoder import DECODER, ENCODER
 from strop_trainer.lengths import in_words
 from strop_trainer.manifest import FileEntry, file_sha256
 from strop_trainer.model_card import metric_rows, render_card
@@ -65,7 +66,9 @@ def write_reports(stage: Path, record: RunRecord) -> None:
         if path.is_file()
     ]
     training = training_document(record, now)
-    served = judge_adapter(stage / "adapter") if (stage / "adapter" / "adapter_config.json").is_file() else None
+    # What vLLM does with adapters of a model of encoder and decoder was not read in its loader.
+    has_adapter = (stage / "adapter" / "adapter_config.json").is_file()
+    served = judge_adapter(stage / "adapter") if has_adapter and not record.encoder_decoder else None
     proof = ProofDocument(
         limits=record.plan.training.artifact.proof,
         results=[ProofEntry.model_validate(result.to_json()) for result in record.proofs],
@@ -178,7 +181,13 @@ def ml_model(
 ) -> dict[str, Any]:
     """Return the MLmodel file: which flavours are where."""
     flavors: dict[str, Any] = {}
-    if "onnx" in folders:
+    if "onnx" in folders and record.encoder_decoder:
+        flavors["onnx_encoder_decoder"] = {
+            "encoder": f"onnx/{ENCODER}",
+            "decoder": f"onnx/{DECODER}",
+            "onnx_version": libraries.get("onnx"),
+        }
+    elif "onnx" in folders:
         flavors["onnx"] = {
             "data": "onnx/model.onnx",
             "onnx_version": libraries.get("onnx"),

@@ -30,6 +30,7 @@ from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
+from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
 from strop_trainer.tasks.given_template import check_template
 from strop_trainer.termination import PublishedVersion
 from strop_trainer.threads import give_back_freed_memory, set_threads
@@ -146,6 +147,8 @@ def quiet_libraries(*, deepspeed: bool) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # What the libraries tell each other about names that will change.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Marian's tokenizer would normalise punctuation with it where it is asked to; nobody asks.
+    warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
     # PEFT works them out itself where it puts tokens in front of a prompt.
     warnings.filterwarnings("ignore", message="Position ids are not supported")
     huggingface_hub.constants.HF_HUB_OFFLINE = True
@@ -342,6 +345,7 @@ def make_record(run: Run) -> RunRecord:
         dataset_commits=sources.dataset_commits(run.settings),
         base_fingerprint=run.base_fingerprint,
         architecture=run.model.architecture,
+        encoder_decoder=isinstance(run.task, EncoderDecoderTask),
         total_parameters=run.total_parameters,
         base_parameters=run.base_parameters,
         trainable_parameters=run.trainable_parameters,

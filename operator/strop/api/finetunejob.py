@@ -486,7 +486,7 @@ class OnnxSpec(ApiModel):
     precisions: Annotated[list[OnnxPrecision], Field(min_length=1, max_length=3)] | None = Field(
         default=None,
         description="Precisions to export; the first is published as onnx/. Left out: fp32 and int4; fp32 for tasks of "
-        "labels; fp32 and int8 for an encoder that marks its answers.",
+        "labels; fp32 and int8 for an encoder that marks its answers, and for a model of encoder and decoder.",
     )
     form: OnnxForm = Field(
         default="merged",

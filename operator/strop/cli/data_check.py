@@ -18,6 +18,7 @@ from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset, Task
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
+from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
 from strop_trainer.tasks.gates import check_gates
 from strop_trainer.tasks.given_template import check_template
@@ -107,7 +108,10 @@ def _check_model(plan: Plan, settings: Settings) -> str:
     if model.source.endswith(_ARCHIVES):
         return f"model not checked: {model.source} would have to be unpacked"
     found = _model(plan, settings)
-    check_gates(plan.training.evaluation, task_for(task_named(plan.training.task), found))
+    task = task_for(task_named(plan.training.task), found)
+    check_gates(plan.training.evaluation, task)
+    if isinstance(task, EncoderDecoderTask):
+        task.check_plan(plan.training)
     return f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"
 
 

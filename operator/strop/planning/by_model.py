@@ -6,9 +6,11 @@ from typing import Final
 
 from strop.api import names
 from strop.api.finetunejob import FineTuneJobSpec, OutputSpec
+from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.presets import ModelFacts, refusal_of
-from strop_trainer.plan import LABEL_TASKS
+from strop_trainer.encoder_decoders import plan_refusal, task_refusal
+from strop_trainer.plan import LABEL_TASKS, TrainingPlan
 
 _OUTSIDE_BLOCKS: Final = ("lm_head", "embed_tokens")
 """Layers that may be adapted as well."""
@@ -25,6 +27,8 @@ def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
     lora, architecture = spec.method.lora, facts.architecture
     if architecture is None:
         return
+    if is_encoder_decoder(facts) and (why := task_refusal(spec.task, architecture.name)):
+        raise PlanError(names.Reason.UNSUPPORTED, f"spec.{why} ({facts.basis})")
     if lora is not None and lora.target_modules:
         allowed = (*architecture.linear, *_OUTSIDE_BLOCKS)
         wrong = [name for name in lora.target_modules if name.rpartition(".")[2] not in allowed]
@@ -36,6 +40,19 @@ def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
             )
     if lacks_onnx(spec, facts):
         _check_output(spec.output or OutputSpec(), spec.method.type, architecture.name)
+
+
+def check_plan_by_model(training: TrainingPlan, facts: ModelFacts) -> None:
+    """Refuse a plan of what the base model, which reads one text and writes another, is not trained or exported with.
+
+    Raises:
+        PlanError: field, found and allowed.
+    """
+    architecture = facts.architecture
+    if architecture is None or not architecture.encoder_decoder or training.task in LABEL_TASKS:
+        return
+    if why := plan_refusal(training, architecture.name):
+        raise PlanError(names.Reason.UNSUPPORTED, f"spec.{why} ({facts.basis})")
 
 
 def lacks_onnx(spec: FineTuneJobSpec, facts: ModelFacts) -> bool:

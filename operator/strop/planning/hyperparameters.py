@@ -13,6 +13,8 @@ from strop.api import names
 from strop.api.distributed import ranks_of
 from strop.api.finetunejob import FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
+from strop.planning.encoder_decoders import PACKING as PADDED
+from strop.planning.encoder_decoders import TRANSLATION_LENGTH, is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.labelled import (
     ANSWER_LENGTH,
@@ -84,7 +86,7 @@ def resolve_hyperparameters(
     packing = pick(
         "training.packing",
         given.packing,
-        *_packing(method, labels=labels),
+        *(PADDED if is_encoder_decoder(facts) and not labels else _packing(method, labels=labels)),
     )
     precision: Precision = pick(
         "training.precision",
@@ -217,6 +219,8 @@ def _usual_length(task: Task, facts: ModelFacts) -> tuple[int, str]:
         return MAX_LENGTH
     if task == "question-answering" and facts.may_be_encoder:
         return ANSWER_LENGTH
+    if task == "translation" and (facts.architecture is None or is_encoder_decoder(facts)):
+        return TRANSLATION_LENGTH
     return _MAX_LENGTH, "most chat rows are shorter; how many were cut is reported"
 
 

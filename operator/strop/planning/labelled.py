@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from strop.api.finetunejob import FineTuneJobSpec
+from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
 from strop_trainer.plan import LORA_METHODS, OnnxPrecision, Precision
@@ -17,7 +18,7 @@ ANSWER_LENGTH: Final = (
 PACKING: Final = (False, "rows are padded: each has outputs of its own")
 PRECISION: Final[tuple[Precision, str]] = ("fp32", "encoders are small, and a new head starts from small differences")
 ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32"], "exact; int8 is a quarter of the size")
-ANSWER_ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32", "int8"], "of an encoder, which marks its answer")
+ANSWER_ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32", "int8"], "of a model with an encoder")
 _LORA_RATE: Final = (5e-4, "as LoRA's for RoBERTa (Hu et al. 2021, table 9); encoders have no presets")
 _FULL_RATE: Final = (
     5e-5,
@@ -28,9 +29,10 @@ _FULL_RATE: Final = (
 
 def label_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:
     """Return the peak learning rate and why: an encoder's, unless a preset or the size tells of a language model."""
-    if facts.may_be_encoder and spec.method.type in LORA_METHODS:
+    small = facts.may_be_encoder or is_encoder_decoder(facts)
+    if small and spec.method.type in LORA_METHODS:
         return _LORA_RATE
-    if facts.may_be_encoder and spec.method.type == "full":
+    if small and spec.method.type == "full":
         return _FULL_RATE
     return learning_rate_of(spec, facts)
 

@@ -12,9 +12,11 @@ from pydantic.alias_generators import to_camel
 
 from strop.api.finetunejob import ModelSpec
 
-Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "unknown"]
+Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "t5", "bart", "unknown"]
 
 _SIZE_IN_NAME: Final = re.compile(r"(?:^|[-_.])(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+_ATTENTION_LAYERS: Final = 4
+"""Linear layers of one attention: queries, keys, values, output."""
 _LARGEST_ENCODER: Final = 1_000_000_000
 """Parameters; the encoders that are in use are smaller, but for a few."""
 _TYPICAL_VOCABULARY: Final = 128_256
@@ -26,10 +28,13 @@ class _Frozen(BaseModel):
 
 
 class Shape(_Frozen):
-    """Shape of a decoder-only transformer, as in its config.json."""
+    """Shape of a transformer, as in its config.json."""
 
     hidden: int
     layers: int
+    """Of the decoder."""
+    encoder_layers: int = 0
+    """Of the encoder; 0: there is none. With one, each layer of the decoder attends to the source as well."""
     heads: int
     kv_heads: int
     head_dim: int
@@ -53,8 +58,20 @@ class Shape(_Frozen):
     def parameters(self) -> int:
         """Weights of the linear layers and embeddings; norms and biases (under 1 %) are left out."""
         block = sum(inputs * outputs for inputs, outputs in self.linear_layers)
+        to_source = sum(inputs * outputs for inputs, outputs in self.linear_layers[:_ATTENTION_LAYERS])
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return self.layers * block + embeddings
+        crossing = self.layers * to_source if self.encoder_layers else 0
+        return (self.layers + self.encoder_layers) * block + crossing + embeddings
+
+    @property
+    def covering(self) -> Shape:
+        """The shape of a model without encoder that needs no less memory with as many tokens.
+
+        A layer of the decoder that also attends to the source counts as two.
+        """
+        if not self.encoder_layers:
+            return self
+        return self.model_copy(update={"layers": self.encoder_layers + 2 * self.layers, "encoder_layers": 0})
 
 
 class Architecture(_Frozen):
@@ -65,6 +82,8 @@ class Architecture(_Frozen):
     """Names of the linear layers of a block, which adapters are for."""
     onnx: bool
     """Whether the trainer exports it to ONNX as a model that answers in words."""
+    encoder_decoder: bool = False
+    """Whether it reads one text and writes another."""
 
 
 class Preset(_Frozen):
@@ -81,13 +100,14 @@ class Preset(_Frozen):
     family: Family
     parameters: int
     shape: Shape
-    context_length: int
-    """Tokens; the longest row that the model was made for."""
+    context_length: int | None
+    """Tokens; the longest row that the model was made for. None: its positions are relative, and have no end."""
 
 
 class _Kind(_Frozen):
     linear: tuple[str, ...]
     onnx: bool
+    encoder_decoder: bool = False
 
 
 class _Refused(_Frozen):
@@ -108,6 +128,7 @@ class ModelFacts(_Frozen):
     parameters: int | None
     """None: nothing tells the size."""
     shape: Shape | None
+    """Without encoder: of a model that has one, a shape that covers it."""
     family: Family
     context_length: int | None
     basis: str
@@ -125,9 +146,7 @@ _FILE: Final = _PresetFile.model_validate(
     yaml.safe_load(files("strop.planning").joinpath("presets.yaml").read_text(encoding="utf-8"))
 )
 PRESETS: Final[tuple[Preset, ...]] = _FILE.presets
-ARCHITECTURES: Final = {
-    name: Architecture(name=name, linear=kind.linear, onnx=kind.onnx) for name, kind in _FILE.architectures.items()
-}
+ARCHITECTURES: Final = {name: Architecture(name=name, **dict(kind)) for name, kind in _FILE.architectures.items()}
 TEMPLATES: Final = _FILE.templates
 """Name → what is peculiar about a chat template."""
 
@@ -147,7 +166,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     if preset is not None:
         return ModelFacts(
             parameters=preset.parameters,
-            shape=preset.shape,
+            shape=preset.shape.covering,
             family=preset.family,
             context_length=preset.context_length,
             basis=f"preset {preset.name}",

@@ -15,7 +15,8 @@ from strop.api.finetunejob import (
     OutputSpec,
     ResourcesSpec,
 )
-from strop.planning.by_model import check_by_model, lacks_onnx
+from strop.planning import encoder_decoders
+from strop.planning.by_model import check_by_model, check_plan_by_model, lacks_onnx
 from strop.planning.chooser import Chooser
 from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
@@ -26,6 +27,7 @@ from strop.planning.methods import resolve_method
 from strop.planning.pools import AUTO, Fit, Needs, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
 from strop.planning.quantities import GIB, format_bytes, memory_quantity
+from strop_trainer.encoder_decoders import TASKS
 from strop_trainer.plan import (
     LABEL_TASKS,
     METRICS,
@@ -77,7 +79,7 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
     method = resolve_method(spec, chooser)
     distributed = resolve_distributed(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
-    return TrainingPlan(
+    training = TrainingPlan(
         task=spec.task,
         model=ModelSource(
             source=spec.model.source,
@@ -93,6 +95,8 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
         checkpoint=resolve_checkpoint(spec, hyperparameters, chooser),
         artifact=_artifact(spec, facts, chooser),
     )
+    check_plan_by_model(training, facts)
+    return training
 
 
 def resolve_distributed(spec: FineTuneJobSpec, chooser: Chooser) -> DistributedPlan:
@@ -143,19 +147,24 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
         why = f"ONNX Runtime GenAI's builder gives no right export of it ({facts.basis}); the adapter is published"
         onnx = OnnxSpec(enabled=chooser.choose("output.onnx.enabled", None, False, why))  # noqa: FBT003
     onnx = onnx or OnnxSpec()
-    precisions, encoder = _precisions(spec.task, onnx, chooser) if onnx.enabled else ([], None)
+    precisions, encoder = _precisions(spec.task, onnx, facts, chooser) if onnx.enabled else ([], None)
     form = None if onnx.form == "merged" else onnx.form
     return ArtifactPlan(onnx=precisions, onnx_encoder=encoder, onnx_form=form, merged=output.merged)
 
 
-def _precisions(task: Task, onnx: OnnxSpec, chooser: Chooser) -> tuple[list[OnnxPrecision], list[OnnxPrecision] | None]:
-    """Return the precisions of an export, and those of an encoder where only its folder tells whether it is one."""
+def _precisions(
+    task: Task, onnx: OnnxSpec, facts: ModelFacts, chooser: Chooser
+) -> tuple[list[OnnxPrecision], list[OnnxPrecision] | None]:
+    """Return the precisions of an export, and those of a model with encoder where only its folder tells of one."""
     encoder: list[OnnxPrecision] | None = None
     if task in LABEL_TASKS:
         usual, why = LABEL_ONNX
+    elif encoder_decoders.is_encoder_decoder(facts):
+        usual, why = encoder_decoders.ONNX
     else:
         usual, why = _ONNX
-        if task == "question-answering" and onnx.precisions is None:
+        unknown = task in TASKS and facts.architecture is None
+        if (unknown or task == "question-answering") and onnx.precisions is None:
             encoder, of_encoders = ANSWER_ONNX
             why = f"{why}; {', '.join(encoder)} {of_encoders}"
     return list(chooser.choose("output.onnx.precisions", onnx.precisions, usual, why)), encoder
@@ -196,7 +205,7 @@ def _placement(
 
 def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
     """Return what a pod needs, as far as the size of the model and the method tell."""
-    ranks = training.distributed.world_size
+    ranks, training = training.distributed.world_size, encoder_decoders.as_estimated(training, facts)
     if facts.shape is None or facts.parameters is None:
         return Needs(
             cpu_estimate=None, accelerator_estimate=None, pod=None, host=None, given=given, nodes=1, ranks=ranks

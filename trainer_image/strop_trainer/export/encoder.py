@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,17 +76,10 @@ def export_encoder(
     model: Any = getattr(transformers, auto_class).from_pretrained(
         merged, dtype="float32", use_safetensors=True, local_files_only=True, attn_implementation="eager"
     )
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch and onnxscript, about their own names
-            _trace(model.eval(), out / FILE, outputs, example)
-            if precision == "int8":
-                _quantize(out / FILE)
-    except Exception as error:
-        words = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        raise TrainerError(
-            ExitCode.INTERNAL, f"ONNX export in {precision} failed: {type(error).__name__}: {words}"
-        ) from error
+    with exporting(precision):
+        _trace(model.eval(), out / FILE, outputs, example)
+        if precision == "int8":
+            quantize(out / FILE)
     transformers.AutoConfig.from_pretrained(merged, local_files_only=True).save_pretrained(out)
     # Whoever loads the tokenizer gets exactly what the graph reads.
     names = list(model_inputs([example], 0))
@@ -95,25 +88,62 @@ def export_encoder(
     )
 
 
+@contextlib.contextmanager
+def exporting(precision: OnnxPrecision) -> Iterator[None]:
+    """Keep the exporters quiet, and tell in words where one fails.
+
+    Raises:
+        TrainerError: one did (exit 70).
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch and onnxscript, about their own names
+            yield
+    except Exception as error:
+        words = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        raise TrainerError(
+            ExitCode.INTERNAL, f"ONNX export in {precision} failed: {type(error).__name__}: {words}"
+        ) from error
+
+
 def _trace(model: Any, file: Path, outputs: Sequence[str], example: LabelledExample) -> None:
-    import torch  # noqa: PLC0415
-
-    class Plain(torch.nn.Module):
-        """Takes tensors by place, and gives a tuple of tensors."""
-
-        def __init__(self, names: Sequence[str]) -> None:
-            super().__init__()
-            self.model, self.names = model, names
-
-        def forward(self, *values: Any) -> Any:
-            found = self.model(**dict(zip(self.names, values, strict=True)))
-            return tuple(getattr(found, name) for name in outputs)
-
     # Two rows of unequal length: an axis of one would be taken for a constant.
     short = LabelledExample(example.input_ids[: max(2, len(example.input_ids) - 1)], [], segments=example.segments[:-1])
     inputs = model_inputs([example, short], model.config.pad_token_id or 0)
+
+    def forward(model: Any, **given: Any) -> tuple[Any, ...]:
+        found = model(**given)
+        return tuple(getattr(found, name) for name in outputs)
+
+    write_graph(model, forward, file, inputs, outputs)
+
+
+def write_graph(
+    model: Any, forward: Callable[..., Any], file: Path, inputs: Mapping[str, Any], outputs: Sequence[str]
+) -> None:
+    """Write what a function computes with a model; the first two axes of each input are free.
+
+    Args:
+        model: whose weights the graph holds.
+        forward: model and inputs by name → a tensor, or a tuple of them.
+        file: to write; weights of more than a GiB go to a file beside it.
+        inputs: to trace with. An axis of one would be taken for a constant.
+        outputs: names.
+    """
+    import torch  # noqa: PLC0415
+
+    class Plain(torch.nn.Module):
+        """Takes tensors by place."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: Any) -> Any:
+            return forward(self.model, **dict(zip(inputs, values, strict=True)))
+
     program = torch.onnx.export(
-        Plain(list(inputs)),
+        Plain(),
         tuple(inputs.values()),
         dynamo=True,
         input_names=list(inputs),
@@ -125,7 +155,7 @@ def _trace(model: Any, file: Path, outputs: Sequence[str], example: LabelledExam
     program.save(str(file), external_data=sum(p.numel() for p in model.parameters()) * 4 > 2**30)
 
 
-def _quantize(file: Path) -> None:
+def quantize(file: Path) -> None:
     """Replace the weights of matrix products by 8 bits, one scale a column, in place.
 
     Seven of the eight bits are used: on CPUs without VNNI, products of eight would overflow.
@@ -133,9 +163,7 @@ def _quantize(file: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 
     exact = file.with_name("exact.onnx")
-    for part in (FILE, f"{FILE}.data"):
-        if (source := file.with_name(part)).exists() and part == FILE:
-            source.rename(exact)
+    file.rename(exact)
     quantize_dynamic(
         exact,
         file,
@@ -146,6 +174,7 @@ def _quantize(file: Path) -> None:
         extra_options={"MatMulConstBOnly": True},
     )
     exact.unlink()
+    file.with_name(f"{file.name}.data").unlink(missing_ok=True)  # weights of the exact one
 
 
 def run_torch(
@@ -185,9 +214,9 @@ def run_onnx(
     return rows
 
 
-def weight_precision(folder: Path) -> OnnxPrecision:
+def weight_precision(file: Path) -> OnnxPrecision:
     """Return the precision of an export's weights as the graph has it."""
     import onnx  # noqa: PLC0415
 
-    graph = onnx.load(folder / FILE, load_external_data=False).graph
+    graph = onnx.load(file, load_external_data=False).graph
     return "int8" if any("MatMulInteger" in node.op_type for node in graph.node) else "fp32"

@@ -19,9 +19,11 @@ def merge_adapter(base: Path, adapter: Path, out: Path | None) -> Any:
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
     from peft import PeftModel  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    from strop_trainer.methods.auto_class import language_model_class  # noqa: PLC0415 - its package knows PEFT
+
+    model: Any = language_model_class(base).from_pretrained(
         base, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)

@@ -54,6 +54,14 @@ def reloaded_limit(precision: str, layers: int) -> float:
     return 2**-8 * math.sqrt(ROUNDED_PRODUCTS * layers)
 
 
+def layers_of(config: Any) -> int:
+    """Return the layers that a logit has gone through; attention to a source counts as a layer of its own."""
+    if not config.is_encoder_decoder:
+        return int(config.get_text_config().num_hidden_layers)
+    decoder = getattr(config, "num_decoder_layers", None) or config.decoder_layers
+    return int(config.num_hidden_layers) + 2 * int(decoder)
+
+
 class CausalHead:
     """The next token: chat and whatever else is learnt and answered as text."""
 
@@ -71,13 +79,12 @@ class CausalHead:
 
     def prepare(self, run: Run) -> None:
         """Load tokens and weights, and decide how rows share a forward pass."""
-        from strop_trainer import methods  # noqa: PLC0415 - torch
         from strop_trainer.batches import micro_batches, switch_of, with_sides  # noqa: PLC0415
 
         plan = run.plan.training
         hyperparameters = plan.hyperparameters
-        methods.check_architecture(run.model.model_type, run.model.architecture)
-        tokenizer = methods.load_tokenizer(run.model.path, plan.model.chat_template)
+        self.check_architecture(run)
+        tokenizer = self.tokenizer(run, plan.model.chat_template)
         run.encoded = self.encode(run, run.dataset.train, tokenizer)
         held = self.encode(run, run.dataset.validation[: plan.evaluation.max_rows], tokenizer)
         asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
@@ -100,16 +107,36 @@ class CausalHead:
         run.held_out = [self.make_batch(run, group) for group in groups]
         _describe(run, self.pass_tokens(run), self.unit)
 
-    def load(self, run: Run) -> None:
-        """Load the weights, add what is trained, and try how rows can share a forward pass."""
+    def check_architecture(self, run: Run) -> None:
+        """Check that transformers itself has the model.
+
+        Raises:
+            TrainerError: it has not (exit 78).
+        """
+        from strop_trainer import methods  # noqa: PLC0415 - torch
+
+        methods.check_architecture(run.model.model_type, run.model.architecture)
+
+    def tokenizer(self, run: Run, template: str | None) -> Any:
+        """Load the tokenizer, with a chat template in place of its own where one is given."""
         from strop_trainer import methods  # noqa: PLC0415
 
-        tokenizer = methods.load_tokenizer(run.model.path, run.chat_template)
+        return methods.load_tokenizer(run.model.path, template)
+
+    def load(self, run: Run) -> None:
+        """Load the weights, add what is trained, and try how rows can share a forward pass."""
+        self.load_weights(run)
+        speed_up_adapters(run)
+        _choose_packing(run)
+
+    def load_weights(self, run: Run) -> None:
+        """Load the weights and add what is trained."""
+        from strop_trainer import methods  # noqa: PLC0415
+
+        tokenizer = self.tokenizer(run, run.chat_template)
         # Weights that are dealt out are put on the accelerator in parts.
         device = CPU if run.apart else run.device
         run.loaded = methods.load_model(run.model.path, run.plan.training, tokenizer, device)
-        _speed_up_adapters(run)
-        _choose_packing(run)
 
     def encode(self, run: Run, rows: Sequence[bytes], tokenizer: Any) -> Encoded:
         """Return rows as tokens.
@@ -163,9 +190,9 @@ class CausalHead:
         asked = run.questions[: run.plan.training.evaluation.generate_rows]
         with run.loaded.as_base() as base:
             run.metrics_base = self.measure(run, base)
-            before = _answers(run, base, asked)
+            before = self.answers(run, base, asked)
         run.metrics_tuned = self.held_out_metrics(run)
-        after = _answers(run, run.loaded.model, asked)
+        after = self.answers(run, run.loaded.model, asked)
         if not asked:
             return
         references = [question.references for question in asked]
@@ -173,6 +200,25 @@ class CausalHead:
         run.metrics_tuned |= run.task.score(after, references)
         rows = zip(asked, before, after, strict=True)
         run.samples = [evaluation.Sample(q.prompt, q.reference, base, tuned, q.messages) for q, base, tuned in rows]
+
+    def answers(self, run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
+        """Return a model's greedy answers; packed attention takes no mask, and is changed for that."""
+        if not asked:
+            return []
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        attention = base.config._attn_implementation
+        if run.packed:
+            base.set_attn_implementation("sdpa")
+        found = evaluation.answer(
+            model,
+            run.loaded.tokenizer,
+            asked,
+            run.plan.training.evaluation.max_new_tokens,
+            padded=run.plan.training.method.type not in PROMPT_METHODS,
+        )
+        if run.packed:
+            base.set_attn_implementation(attention)
+        return found
 
     def export(self, run: Run) -> None:
         """Write the adapter, fold it into the base model and build the ONNX folders."""
@@ -182,8 +228,12 @@ class CausalHead:
             keep_given_template(run.plan.training.model.chat_template, run.artifact(folder))
         keep_template(template, run.artifact("merged"))
         give_back_freed_memory()
-        if not artifact.onnx:
-            return
+        if artifact.onnx:
+            self.export_onnx(run)
+
+    def export_onnx(self, run: Run) -> None:
+        """Build the ONNX folders from the merged model, and the adapter's file with its base graphs."""
+        artifact, template = run.plan.training.artifact, run.chat_template
         if artifact.onnx_form != "adapter":
             from strop_trainer.export.genai import export_onnx  # noqa: PLC0415 - seconds
 
@@ -305,7 +355,7 @@ def _reload(run: Run, trained: _Trained) -> AdapterProof:
     pairs = zip(trained.logits, _some_logits(run, again), strict=True)
     difference = largest([float((before - after).norm() / before.norm()) for before, after in pairs])
     precision = "fp32" if exact else trained.plan.hyperparameters.precision
-    limit = reloaded_limit(precision, again.config.get_text_config().num_hidden_layers)
+    limit = reloaded_limit(precision, layers_of(again.config))
     if not difference <= limit:
         raise TrainerError(
             ExitCode.PROOF_FAILED,
@@ -316,27 +366,7 @@ def _reload(run: Run, trained: _Trained) -> AdapterProof:
     return AdapterProof(passed=True, logit_difference=difference, limit=limit, passes=len(trained.logits))
 
 
-def _answers(run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
-    """Return a model's answers; packed attention takes no mask, and is changed for that."""
-    if not asked:
-        return []
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    attention = base.config._attn_implementation
-    if run.packed:
-        base.set_attn_implementation("sdpa")
-    found = evaluation.answer(
-        model,
-        run.loaded.tokenizer,
-        asked,
-        run.plan.training.evaluation.max_new_tokens,
-        padded=run.plan.training.method.type not in PROMPT_METHODS,
-    )
-    if run.packed:
-        base.set_attn_implementation(attention)
-    return found
-
-
-def _speed_up_adapters(run: Run) -> None:
+def speed_up_adapters(run: Run) -> None:
     """Let the adapters compute in less memory and time than in PEFT's general way."""
     from strop_trainer.lora_linear import replace_forward  # noqa: PLC0415
 

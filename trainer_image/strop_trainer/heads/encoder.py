@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from strop_trainer.context import say
 from strop_trainer.device import CPU
+from strop_trainer.encoder_decoders import precisions_of
 from strop_trainer.errors import bad_configuration
 from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
@@ -21,7 +22,6 @@ from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
-    from strop_trainer.plan import OnnxPrecision, TrainingPlan
     from strop_trainer.run import Run
     from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Example
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 PROVEN_ROWS = 200
 """Held-out rows on which both sides are run, at most: one pass each, so more than where answers are generated."""
 PROVEN_ANSWERS = 8
-
-
-def _precisions(plan: TrainingPlan) -> list[OnnxPrecision]:
-    """Return what an encoder is exported in."""
-    artifact = plan.artifact
-    return artifact.onnx if artifact.onnx_encoder is None else artifact.onnx_encoder
 
 
 class EncoderHead:
@@ -73,7 +67,7 @@ class EncoderHead:
                 f"output.onnx.form: found {plan.artifact.onnx_form}, allowed for {run.model.architecture}: merged; "
                 "only models that answer in words have a base graph to share"
             )
-        if "int4" in _precisions(plan):
+        if "int4" in precisions_of(plan):
             raise bad_configuration(f"output.onnx.precisions: found int4, allowed for {plan.task}: fp32, int8")
 
     def prepare(self, run: Run) -> None:
@@ -193,7 +187,7 @@ class EncoderHead:
         del run.loaded
         run.held_out = []
         give_back_freed_memory()
-        if not _precisions(plan) and not plan.artifact.merged:
+        if not precisions_of(plan) and not plan.artifact.merged:
             return
         if with_adapter:
             encoder_model.merge_with_head(
@@ -210,7 +204,7 @@ class EncoderHead:
         longest = max((row for part in self.held for row in part), key=lambda row: len(row.input_ids))
         export_each(
             run,
-            _precisions(plan),
+            precisions_of(plan),
             partial(export_encoder, auto_class=self.task.auto_class, outputs=self.task.outputs, example=longest),
         )
 
@@ -240,7 +234,7 @@ class EncoderHead:
             agreement = sum(a == b for a, b in zip(expected, predicted, strict=True)) / len(rows)
             judged_by = label_bounds(precision, difference, agreement, (metrics, measured), limits)
             reasons = complaints(judged_by, finite=math.isfinite(difference))
-            there = encoder.weight_precision(folder)
+            there = encoder.weight_precision(folder / encoder.FILE)
             if there != precision:
                 reasons = [f"weights: found {there}, expected {precision}", *reasons]
             shown = zip(rows[:PROVEN_ANSWERS], expected, predicted, strict=False)

@@ -19,17 +19,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from strop_trainer import batches, sources
+from strop_trainer import batches
 from strop_trainer.batches import Batch
 from strop_trainer.checkpoints import load_newest, save_checkpoint
 from strop_trainer.context import say
 from strop_trainer.errors import bad_configuration
 from strop_trainer.heads.causal import CausalHead
 from strop_trainer.heads.encoder_model import context_length
+from strop_trainer.heads.unfit import in_their_places
 from strop_trainer.plan import PROMPT_METHODS
 from strop_trainer.progress import Part
 from strop_trainer.tasks.preference import ANSWERS, RULES, Pair
-from strop_trainer.tasks.rows import UnfitRowsError, tell_places
+from strop_trainer.tasks.rows import UnfitRowsError
 
 if TYPE_CHECKING:
     from strop_trainer.run import Run
@@ -82,13 +83,7 @@ class PreferenceHead(CausalHead):
             encoded = super().encode(run, rows, tokenizer)
             _check_context(run, rows, encoded)
         except UnfitRowsError as error:
-            dataset = run.plan.training.dataset
-            files = [
-                found
-                for file in (*dataset.train, *dataset.validation)
-                for found in sources.fetch_files(file, run.settings)
-            ]
-            raise tell_places(error, RULES, files, dataset) from None
+            raise in_their_places(run, error, RULES) from None
         return encoded
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> PairBatch:

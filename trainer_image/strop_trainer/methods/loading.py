@@ -14,10 +14,12 @@ from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
 from strop_trainer.methods import ia3, prompts, quantized
 from strop_trainer.methods import lora as low_rank
+from strop_trainer.methods.auto_class import language_model_class
 from strop_trainer.methods.checks import check_method
 from strop_trainer.plan import PROMPT_METHODS, TrainingPlan
 
-CAUSAL = "CAUSAL_LM"
+CAUSAL, ENCODER_DECODER = "CAUSAL_LM", "SEQ_2_SEQ_LM"
+"""PEFT's names of what a model is for."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,13 @@ class LoadedModel:
         self.model.save_pretrained(out, save_embedding_layers=False)
 
 
-def load_tokenizer(folder: Path, template: str | None = None) -> Any:
+def load_tokenizer(folder: Path, template: str | None = None, *, fast: bool = True) -> Any:
     """Load the tokenizer of a model folder, and give it a chat template in place of its own where there is one.
+
+    Args:
+        folder: of the model.
+        template: chat template.
+        fast: whether it must tell where in the text a token is, which slow ones do not.
 
     Raises:
         TrainerError: it cannot be loaded, or is not a fast one.
@@ -95,7 +102,7 @@ def load_tokenizer(folder: Path, template: str | None = None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise bad_configuration(f"model: its tokenizer cannot be loaded: {error}") from None
-    if not tokenizer.is_fast:
+    if fast and not tokenizer.is_fast:
         raise bad_configuration("model: its tokenizer has no tokenizer.json that the tokenizers library can load")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -135,7 +142,8 @@ def load_model(folder: Path, plan: TrainingPlan, tokenizer: Any, device: str = C
     torch.manual_seed(plan.hyperparameters.seed)
     base = _load_base(folder, plan, device)
     check_vocabulary(base, tokenizer)
-    return prepare_method(base, plan, tokenizer, folder)
+    task_type = ENCODER_DECODER if base.config.is_encoder_decoder else CAUSAL
+    return prepare_method(base, plan, tokenizer, folder, task_type)
 
 
 def check_vocabulary(base: Any, tokenizer: Any) -> None:
@@ -218,14 +226,13 @@ def load_adapter(adapter: Path, folder: Path, plan: TrainingPlan, device: Any, *
 
 def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
     import torch  # noqa: PLC0415 - seconds
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     method, precision = plan.method.type, plan.hyperparameters.precision
     more = {"quantization_config": quantized.quantization_config(precision)} if method == "qlora" else {}
     if device != CPU:
         more["device_map"] = {"": device}
     with loading_in_words():
-        base, info = AutoModelForCausalLM.from_pretrained(
+        base, info = language_model_class(folder).from_pretrained(
             folder,
             # What is trained in full keeps fp32 weights, and computes in the plan's precision.
             dtype=torch.bfloat16 if precision == "bf16" and method != "full" else torch.float32,

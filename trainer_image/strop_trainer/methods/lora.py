@@ -11,7 +11,7 @@ from typing import Any
 from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import LoraPlan, MethodPlan
 
-EMBEDDINGS = frozenset({"lm_head", "embed_tokens", "wte", "embed_in", "embed_out"})
+EMBEDDINGS = frozenset({"lm_head", "embed_tokens", "wte", "embed_in", "embed_out", "shared"})
 STARTS = {"default": True, "pissa": "pissa_niter_16", "olora": "olora", "loftq": True}
 """By PEFT's names. PiSSA's fast singular value decomposition: 16 iterations come near the exact one (Meng et al. 2024,
 table 4), in seconds instead of minutes."""

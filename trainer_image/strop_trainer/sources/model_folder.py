@@ -17,7 +17,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 NOT_TEXT = ("vision_config", "audio_config")
 """Parts of a configuration that tell of a model that reads images or sound beside text."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-FINGERPRINTED = (".safetensors", ".json", ".jinja", ".model", ".txt")
+FINGERPRINTED = (".safetensors", ".json", ".jinja", ".model", ".spm", ".txt")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class ModelFolder:
     model_type: str
     architecture: str
     weight_bytes: int
+    encoder_decoder: bool = False
+    """One part reads a text, another writes."""
 
 
 def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
@@ -65,15 +67,18 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
         raise bad_configuration(
             f"{where} needs remote code for its tokenizer (auto_map), which is never run; use a native one"
         )
-    weight_bytes = _weights(path, source)
+    encoder_decoder = config.get("is_encoder_decoder") is True
+    kind = "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM"
+    weight_bytes = _weights(path, source, kind)
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise missing_input(f"{where} has no tokenizer: expected tokenizer.json or tokenizer_config.json")
-    if chat and not _has_chat_template(path, tokenizer or {}):
+    if chat and not encoder_decoder and not _has_chat_template(path, tokenizer or {}):
         raise missing_input(
             f"{where} has no chat template: expected chat_template.jinja, or chat_template in tokenizer_config.json; "
             "take the model's instruct variant, or add its template"
         )
-    return ModelFolder(source, path, model_type, str(next(iter(architectures), model_type)), weight_bytes)
+    architecture = str(next(iter(architectures), model_type))
+    return ModelFolder(source, path, model_type, architecture, weight_bytes, encoder_decoder)
 
 
 def transformers_has(model_type: str) -> bool:
@@ -103,7 +108,8 @@ def fingerprint(path: Path, threads: int = 2) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _weights(path: Path, source: str) -> int:
+def _weights(path: Path, source: str, kind: str) -> int:
+    """Return the bytes of the weights; `kind` is transformers' class that loads them."""
     where = f"model folder {source}"
     index = _json(path, "model.safetensors.index.json", source)
     if index is not None:
@@ -122,7 +128,7 @@ def _weights(path: Path, source: str) -> int:
     if pickled:
         raise bad_configuration(
             f"{where} has its weights as {pickled[0]} only, a format that can run code when it is loaded; convert it "
-            "once, where you trust it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder), "
+            f"once, where you trust it: {kind}.from_pretrained(folder).save_pretrained(new_folder), "
             "which writes model.safetensors"
         )
     raise missing_input(f"{where} has no weights: expected model.safetensors")

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
+from strop_trainer.encoder_decoders import CLASSES, task_refusal
 from strop_trainer.errors import bad_configuration
-from strop_trainer.plan import EvaluationPlan
 from strop_trainer.sources.model_folder import ModelFolder
 from strop_trainer.tasks.base import Task
+from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
+from strop_trainer.tasks.prompted import PromptedTask
 
 BY_MODEL: Final = frozenset({"question-answering"})
-"""Tasks that an encoder does by pointing at a part of the text, and a language model in words of its own."""
+"""Tasks whose rows depend on the model: an encoder points at a part of the text, others answer in their own words."""
 _GENERATES: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
-def check_gates(plan: EvaluationPlan, task: object) -> None:
-    """Check that the gates name what is measured of the model that such a task turned out to have.
-
-    Raises:
-        TrainerError: one does not (exit 78).
-    """
-    if isinstance(task, ExtractiveQaTask):
-        check_measured(plan, task.metrics, "where an encoder marks its answer in the text")
-
-
-def check_measured(plan: EvaluationPlan, names: Sequence[str], where: str) -> None:
-    """Check that the gates name metrics that will be measured.
-
-    Raises:
-        TrainerError: one does not (exit 78).
-    """
-    for bound in ("minimum", "maximum"):
-        for name in getattr(plan, bound):
-            if name not in names:
-                raise bad_configuration(f"evaluation.{bound}.{name}: not measured {where}, allowed: {', '.join(names)}")
-
-
 def task_for(task: Task, model: ModelFolder) -> Task:
-    """Return the task as this model does it."""
-    if task.name in BY_MODEL and not model.architecture.endswith(_GENERATES):
+    """Return the task as this model does it.
+
+    Raises:
+        TrainerError: an encoder-decoder model is asked for what it does not do (exit 78).
+    """
+    writes = model.architecture.endswith(_GENERATES) or model.architecture in CLASSES.get(model.model_type, ())
+    if task.name in BY_MODEL and not writes:
         return ExtractiveQaTask()
-    return task
+    if not model.encoder_decoder:
+        return task
+    if why := task_refusal(task.name, model.architecture):
+        raise bad_configuration(why)
+    return EncoderDecoderTask(task, model) if isinstance(task, PromptedTask) else task

@@ -21,6 +21,7 @@ from strop_trainer.tasks.plain_template import give_template
 from strop_trainer.tasks.rows import RowRules, read_dataset
 
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
+_SUMMARIZE: Final = "Summarize:"
 
 LANGUAGES: Final[Mapping[str, str]] = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
@@ -41,7 +42,7 @@ class PromptedTask(ChatTask):
     def __init__(self, name: Task, columns: Columns, check: Check, measure: Score) -> None:
         self.name = name
         self.metrics = METRICS[name].names
-        self._rules = RowRules(name, columns, check, prompt_of)
+        self.rules = RowRules(name, columns, check, prompt_of)
         self._measure = measure
 
     def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
@@ -50,7 +51,7 @@ class PromptedTask(ChatTask):
         Raises:
             TrainerError: wrong rows (exit 65); a column or a format that the task does not read (78).
         """
-        return read_dataset(self._rules, train, validation, dataset, seed)
+        return read_dataset(self.rules, train, validation, dataset, seed)
 
     def encode(self, rows: Sequence[bytes], tokenizer: Any, max_length: int) -> Encoded:
         """Turn rows into tokens by the model's chat template, else by the plain one."""
@@ -149,7 +150,8 @@ def check_translation(row: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"translation: found {shown_names(list(texts))}, expected two languages")
         languages = list(texts)
         source, target = (_text(f"translation.{name}", text) for name, text in texts.items())
-    return pair(f"{_translate(*languages)}\n\n{source}", target)
+    named = {"languages": languages} if any(languages) else {}
+    return pair(f"{_translate(*languages)}\n\n{source}", target) | named
 
 
 def _translate(source: str | None, target: str | None) -> str:
@@ -165,7 +167,15 @@ def check_summary(row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: field, found and expected of the first thing that is wrong.
     """
-    return pair(f"Summarize:\n\n{text_in(row, 'text')}", text_in(row, "summary"))
+    return pair(f"{_SUMMARIZE}\n\n{text_in(row, 'text')}", text_in(row, "summary"))
+
+
+def source_and_target(task: str, row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return both texts of a row's normal form, without the words that a language model is asked with."""
+    *asked, answer = row["messages"]
+    words = {"translation": _translate(*row.get("languages", (None, None))), "summarization": _SUMMARIZE}.get(task)
+    text = "\n\n".join(message["content"] for message in asked)
+    return text.removeprefix(f"{words}\n\n") if words else text, answer["content"]
 
 
 def check_question(row: dict[str, Any]) -> dict[str, Any]:

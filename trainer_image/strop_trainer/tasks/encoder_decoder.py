@@ -1,0 +1,238 @@
+"""Tasks of one text and another, for a model of encoder and decoder: the rows of `prompted`, without a chat template.
+
+What stands in front of a text is what the family was trained with: T5's words, Marian's `>>de<<`, the language tokens
+of mBART, M2M100 and NLLB. A decoder is given its start, and the token of the language or of the beginning that the
+model forces; all that follows is learnt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from strop_trainer.encoder_decoders import model_refusal, plan_refusal
+from strop_trainer.errors import bad_configuration
+from strop_trainer.plan import DatasetPlan, TrainingPlan
+from strop_trainer.sources import RowFile
+from strop_trainer.sources.model_folder import ModelFolder
+from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
+from strop_trainer.tasks.prompted import LANGUAGES, PromptedTask, source_and_target
+from strop_trainer.tasks.rows import UnfitRowsError
+
+MULTILINGUAL: Final = ("mbart", "m2m_100")
+"""Model types whose texts begin or end with the token of a language."""
+_NLLB_CODE: Final = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+_SHOWN_CODES: Final = 6
+
+
+@dataclass(frozen=True)
+class SourceTarget(Example):
+    """One row: `input_ids` are the source's tokens, `targets` is empty.
+
+    Args:
+        given: tokens that the decoder begins with.
+        target_ids: tokens that are learnt behind them, the end included where it was not cut off.
+    """
+
+    given: tuple[int, ...]
+    target_ids: tuple[int, ...]
+
+    @property
+    def target_count(self) -> int:
+        """Tokens whose prediction counts in the loss."""
+        return len(self.target_ids)
+
+
+@dataclass(frozen=True)
+class SourceQuestion(Question):
+    """A held-out row: `prompt_ids` are the source's tokens, `row_ids` the decoder's, `given` among them."""
+
+    given: tuple[int, ...] = ()
+
+
+class EncoderDecoderTask:
+    """A task of `prompted`, as a model of encoder and decoder does it."""
+
+    needs_chat_template = False
+
+    def __init__(self, task: PromptedTask, model: ModelFolder) -> None:
+        """Read from the model's configuration what its decoder begins with.
+
+        Raises:
+            TrainerError: it does not say, or needs languages, of which the rows of the task tell nothing (exit 78).
+        """
+        if model.model_type in MULTILINGUAL and task.name != "translation":
+            raise bad_configuration(
+                f"task: found {task.name}, allowed for {model.architecture}: translation, whose rows tell the languages"
+            )
+        self.name, self.metrics, self.rules = task.name, task.metrics, task.rules
+        self._task, self._model_type, self._architecture = task, model.model_type, model.architecture
+        settings: dict[str, Any] = {}
+        for name in ("config.json", "generation_config.json"):
+            if (file := model.path / name).is_file():
+                found = json.loads(file.read_bytes())
+                settings |= {key: value for key, value in found.items() if value is not None}
+        start, forced = settings.get("decoder_start_token_id"), settings.get("forced_bos_token_id")
+        if not isinstance(start, int):
+            raise bad_configuration(
+                f"model: neither config.json nor generation_config.json of {model.source} has a "
+                "decoder_start_token_id, with which its decoder begins"
+            )
+        self._start, self._forced = start, forced if isinstance(forced, int) else None
+        self._positions = settings.get("max_position_embeddings")
+
+    def check_plan(self, plan: TrainingPlan) -> None:
+        """Refuse a model of another kind, and what is not done with such a one.
+
+        Raises:
+            TrainerError: field, found and allowed (exit 78).
+        """
+        longest, positions = plan.hyperparameters.max_length, self._positions
+        why = model_refusal(self._model_type, self._architecture) or plan_refusal(plan, self._architecture)
+        if why is None and isinstance(positions, int) and longest > positions:
+            why = f"training.maxLength: found {longest}, allowed: up to {positions}, the positions that this model has"
+        if why:
+            raise bad_configuration(why)
+
+    def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
+        """Check all rows and hold some out, as for any model."""
+        return self._task.read(train, validation, dataset, seed)
+
+    def encode(self, rows: Sequence[bytes], tokenizer: Any, max_length: int) -> Encoded:
+        """Turn rows into tokens; a source or a target that is longer than the maximum loses its end.
+
+        Raises:
+            UnfitRowsError: the model does not have the languages of a row.
+        """
+        encoded, unfit = Encoded([]), []
+        for row in rows:
+            try:
+                example, lengths, _ = self._pair(json.loads(row), tokenizer, max_length)
+            except ValueError as error:
+                unfit.append((row, str(error)))
+                continue
+            encoded.examples.append(example)
+            encoded.lengths += lengths
+            encoded.truncated += max(lengths) > max_length
+            encoded.tokens += len(example.input_ids) + example.target_count
+            encoded.target_tokens += example.target_count
+        if unfit:
+            raise UnfitRowsError(unfit)
+        return encoded
+
+    def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
+        """Return the first rows."""
+        found: list[Question] = []
+        for row in map(json.loads, rows[:count]):
+            example, _, source = self._pair(row, tokenizer, max_length)
+            found.append(
+                SourceQuestion(
+                    prompt_ids=example.input_ids,
+                    prompt=source,
+                    reference=source_and_target(self.name, row)[1],
+                    row_ids=[*example.given, *example.target_ids],
+                    messages=[{"role": "user", "content": source}],
+                    others=tuple(row.get("others", ())),
+                    given=example.given,
+                )
+            )
+        return found
+
+    def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Compare generated answers with the references."""
+        return self._task.score(answers, references)
+
+    def _pair(self, row: Mapping[str, Any], tokenizer: Any, max_length: int) -> tuple[SourceTarget, list[int], str]:
+        """Return a row as tokens, the tokens of source and target before they were cut, and the source as it is read.
+
+        Raises:
+            ValueError: field, found and expected of its languages.
+        """
+        source, target = source_and_target(self.name, row)
+        languages = row.get("languages", (None, None))
+        first = self._forced
+        if self._model_type in MULTILINGUAL:
+            codes = language_codes(tokenizer)
+            tokenizer.src_lang, tokenizer.tgt_lang = (
+                language_code(language, codes, f"{name}_language")
+                for name, language in zip(("source", "target"), languages, strict=True)
+            )
+            first = codes[tokenizer.tgt_lang]
+        elif self._model_type == "marian":
+            source = marian_source(source, languages[1], tokenizer.supported_language_codes)
+        elif self._model_type == "t5":
+            source = t5_source(self.name, source, *languages)
+        read = list(tokenizer(source)["input_ids"])
+        written = list(tokenizer(text_target=target)["input_ids"])
+        given: tuple[int, ...] = (self._start,)
+        if written[:1] == [first]:
+            given, written = (self._start, written[0]), written[1:]
+        elif self._model_type in MULTILINGUAL and written[-1:] == [first]:  # mBART-25 writes the language at the end
+            given, written = (written[-1],), written[:-1]
+        if written[-1:] != [tokenizer.eos_token_id]:
+            written.append(tokenizer.eos_token_id)
+        lengths = [len(read), len(written)]
+        if len(read) > max_length:
+            read = list(tokenizer(source, truncation=True, max_length=max_length)["input_ids"])
+        return SourceTarget(read, [], given, tuple(written[:max_length])), lengths, source
+
+
+def t5_source(task: str, text: str, source: str | None = None, target: str | None = None) -> str:
+    """Return a text with the words that T5 was trained with (Raffel et al. 2020, appendix D), where there are any."""
+    if task == "summarization":
+        return f"summarize: {text}"
+    if task != "translation" or not target:
+        return text
+    words = [LANGUAGES.get(language, language) for language in (source, target) if language]
+    return f"translate {' to '.join(words) if source else f'to {words[0]}'}: {text}"
+
+
+def marian_source(text: str, target: str | None, tokens: Sequence[str]) -> str:
+    """Return a text with the token of the language to write, where the model writes several.
+
+    Args:
+        text: of the source.
+        target: language as the row names it.
+        tokens: such as `>>de<<`; empty where the model writes one language.
+
+    Raises:
+        ValueError: the model does not write it.
+    """
+    if not tokens or not target or text.startswith(">>"):
+        return text
+    token = f">>{target}<<"
+    if token not in tokens:
+        raise ValueError(f"target_language: found {target}, expected {_shown([name[2:-2] for name in tokens])}")
+    return f"{token} {text}"
+
+
+def language_codes(tokenizer: Any) -> dict[str, int]:
+    """Return the codes that a tokenizer has for languages, with their tokens."""
+    found = getattr(tokenizer, "lang_code_to_id", None)
+    if found:
+        return dict(found)
+    vocabulary = tokenizer.get_vocab()
+    return {code: vocabulary[code] for code in tokenizer.all_special_tokens if _NLLB_CODE.fullmatch(code)}
+
+
+def language_code(language: str | None, codes: Mapping[str, int], field: str) -> str:
+    """Return the model's code of a language: `de_DE` for `de`.
+
+    Raises:
+        ValueError: the row names none, or one that the model does not have.
+    """
+    if language is None:
+        raise ValueError(f"{field}: missing, expected {_shown(sorted(codes))}")
+    if language in codes:
+        return language
+    alike = [code for code in codes if code.partition("_")[0] == language]
+    if len(alike) != 1:
+        raise ValueError(f"{field}: found {language}, expected {_shown(sorted(codes))}")
+    return alike[0]
+
+
+def _shown(codes: Sequence[str]) -> str:
+    return ", ".join(codes[:_SHOWN_CODES]) + (f" or another of {len(codes)}" if len(codes) > _SHOWN_CODES else "")
