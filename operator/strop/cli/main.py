@@ -137,7 +137,7 @@ def plan(
         Literal["text", "json"], typer.Option("--output", "-o", help="json is the Plan itself.")
     ] = "text",
 ) -> None:
-    """Show the Plan of each job: every value, where it comes from, what it needs, and the digest."""
+    """Show the Plan of each job: what it gives, what Strop chose and why, what it needs, and the digest."""
     _, planned = plan_files(files, pools or [], namespace, job)
     console = _console()
     for item in planned:

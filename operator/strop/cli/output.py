@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from rich import box
@@ -10,12 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from strop.cli.estimates import Estimated
-from strop.cli.planned import Planned
+from strop.cli.planned import Planned, at_home
 from strop.cli.workspace import Workspace
 from strop.planning.quantities import format_bytes
 from strop_trainer.plan import MemoryEstimate
 from strop_trainer.termination import TerminationMessage
 
+_TEXT_LENGTH: Final = 60
+"""Characters of a given text, such as a chat template, that are shown of its first line."""
 _PARTS: Final = ("weights", "gradients", "optimizer", "activations", "overhead")
 
 
@@ -35,13 +38,44 @@ def show_plan(console: Console, planned: Planned) -> None:
     if placement.resources.accelerator:
         place += f", {placement.resources.accelerators} {placement.resources.accelerator}"
     console.print(place + (" (no pool was given)" if planned.embedded else ""))
-    table = _table("Chosen", "Value", "Why")
+    table = _table("Field", "Value", "Why")
+    for field, value in given_values(planned):
+        table.add_row(field, shown(_short(value)), "given")
     for resolution in plan.resolved:
         table.add_row(resolution.field, shown(resolution.value), escape(resolution.reason))
     console.print(table)
     if placement.estimate:
         console.print(_estimate_line(placement.estimate, placement.processes_per_node), soft_wrap=True)
     console.print()
+
+
+def given_values(planned: Planned) -> Iterator[tuple[str, Any]]:
+    """Yield each field of the spec that the job gives, with its value, and for which none was chosen (as for `auto`).
+
+    Without a pool, what a job says of its place in a cluster does not count and is left out.
+    """
+    job = at_home(planned.job) if planned.embedded else planned.job
+    chosen = {resolution.field for resolution in planned.plan.resolved}
+    leaves = _leaves(job.spec.model_dump(by_alias=True, exclude_unset=True, exclude_none=True))
+    yield from (leaf for leaf in leaves if leaf[0] not in chosen)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}".removeprefix("."))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def _short(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    line = next(iter(value.splitlines()), "")
+    return line if line == value else f"{line[:_TEXT_LENGTH]} …"
 
 
 def show_estimate(console: Console, found: Estimated) -> None:
