@@ -204,7 +204,9 @@ class DatasetSpec(ApiModel):
         default=None, description="Held-out rows. Left out, a part of the training rows is held out."
     )
     validation_split: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
-        default=None, description="Fraction of the training rows that is held out, by a seeded shuffle. Left out: 0.1."
+        default=None,
+        description="Fraction of the training rows that is held out, by a hash of the seed and each row's content: "
+        "equal rows are on one side. Left out: 0.1.",
     )
     format: Literal["auto", "jsonl", "csv", "parquet", "text"] = Field(
         default="auto",
@@ -367,17 +369,21 @@ class TrainingSpec(ApiModel):
     )
     max_length: Annotated[int, Field(ge=16, le=1_048_576)] | None = Field(
         default=None,
-        description="Tokens a row may have; longer rows are truncated, and how many were is reported. Left out: 1024.",
+        description="Tokens a row may have; longer rows are truncated, and how many were is reported. Left out, where "
+        "the model reads that many: 1024; 256 for tasks of labels; 384 for question-answering by what may be an "
+        "encoder; 512 for translation by what may be a model of encoder and decoder.",
     )
     packing: bool | None = Field(
         default=None,
-        description="Rows share a forward pass without padding, kept apart. Left out: true, but for methods that put "
-        "tokens in front of each row.",
+        description="Rows share a forward pass without padding, kept apart. Left out: true; false for tasks of labels "
+        "and for methods that put tokens in front of each row. Encoders, and models of encoder and decoder, have their "
+        "rows padded in any case.",
     )
     precision: Literal["auto", "bf16", "fp32", "fp16"] | None = Field(
         default=None,
         description="Compute precision; auto: bf16, or fp32 where a CPU is faster in it and the pod has the memory, as "
-        "is measured before training. Left out: auto; fp32 for small models that give labels.",
+        "is measured before training. Left out: auto; fp32 for tasks of labels by models up to 1B parameters or of "
+        "unknown size.",
     )
     gradient_checkpointing: bool | None = Field(
         default=None, description="Recompute activations: less memory, more time. Left out: true over 1B parameters."
