@@ -75,10 +75,10 @@ def convert(gguf: Path, out: Path) -> None:
     (out / "README.md").write_text(MODEL_CARD)
 
 
-def prepare(out: Path) -> None:
-    """Make the folder `out`, unless it is there."""
+def prepare(out: Path) -> bool:
+    """Make the folder `out`, unless it is there; return whether it was made."""
     if out.exists():
-        return
+        return False
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         work = Path(temporary)
@@ -89,13 +89,16 @@ def prepare(out: Path) -> None:
             file.chmod(0o644)  # safetensors writes 0600; a pod reads as another user
         folder.chmod(0o755)
         folder.rename(out)
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and make the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to make")
-    prepare(parser.parse_args(arguments).out)
+    out: Path = parser.parse_args(arguments).out
+    made = prepare(out)
+    sys.stdout.write(f"{out}: {'made' if made else 'there already, left as it is'}\n")
 
 
 if __name__ == "__main__":

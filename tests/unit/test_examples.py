@@ -1,13 +1,18 @@
 """Every manifest in examples/ is one that admission takes and the planner can plan."""
 
 import importlib.util
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
+from strop.api.finetunejob import DatasetSpec, FineTuneJobSpec
 from strop.cli.manifests import load
 from strop.planning.inputs import Job
+from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve
 from strop_trainer.plan import MethodType, load_plan
 from tests.support.paths import REPOSITORY
@@ -66,9 +71,37 @@ def test_every_option_of_the_schema_that_this_version_has_is_in_every_option_yam
     assert lora
     assert training
     # maxSteps stands instead of epochs; preferenceBeta is of another task; modulesToSave makes an adapter large.
-    assert set(type(lora).model_fields) - lora.model_fields_set == {"initialization", "modules_to_save"}
+    assert set(type(lora).model_fields) - lora.model_fields_set == {"modules_to_save"}
     assert set(type(training).model_fields) - training.model_fields_set == {"max_steps", "preference_beta"}
     assert set(type(job.spec).model_fields) - job.spec.model_fields_set == {"distributed", "credentials"}
+
+
+def test_every_option_yaml_has_the_defaults_where_it_does_not_say_otherwise(tmp_path: Path) -> None:
+    lines = (EXAMPLES / "every-option.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    file = tmp_path / "job.yaml"
+    file.write_text("".join(line for line in lines if "# left out:" not in line), encoding="utf-8")
+    (job,) = load([str(file)]).jobs
+    (given,) = job.spec.dataset.train
+    least = FineTuneJobSpec(task=job.spec.task, model=job.spec.model, dataset=DatasetSpec(train=[given]))
+    plans = [resolve(replace(job, spec=spec), POOLS) for spec in (job.spec, least)]
+    lora = plans[0].training.method.lora
+    assert lora
+    assert lora.target_modules == "all-linear"
+    assert plans[0].training == plans[1].training
+    assert plans[0].placement == plans[1].placement
+
+
+def test_the_images_of_the_demo_are_those_that_are_built_here() -> None:
+    # The README puts a registry in the place of `localhost`.
+    files = [(EXAMPLES / name).read_text(encoding="utf-8") for name in ("demo-values.yaml", "demo-namespace.yaml")]
+    values = yaml.safe_load(files[0])
+    images = {f"{image['repository']}:{image['tag']}" for image in (values["image"], values["trainer"]["image"])}
+    assert images == {"localhost/strop-operator:dev", "localhost/strop-trainer:dev"}
+    assert re.findall(r"image: (\S+)", files[1]) == ["localhost/strop-trainer:dev"]
+
+
+def test_the_size_of_each_model_is_known() -> None:
+    assert [job.name for _, job in JOBS if model_facts(job.spec.model).parameters is None] == []
 
 
 def test_the_rows_in_the_quickstart_are_those_of_examples_data() -> None:
