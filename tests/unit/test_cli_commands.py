@@ -360,7 +360,22 @@ def test_memory_below_the_estimate_is_told_with_both_numbers(strop: Strop, tmp_p
             "note: team-a/job: spec.compute.resources.memory: found 256Mi, but the estimate is "
         )
         assert "leave it out" in answer.err
-    assert f"the estimate is {estimate} (by preset smollm2-135m)" in strop("plan", file).err
+    assert f"the estimate is {estimate} (by preset smollm2-135m): the pod will be killed" in strop("plan", file).err
+
+
+def test_validate_tells_for_which_kind_of_pool_memory_is_too_little(strop: Strop, tmp_path: Path) -> None:
+    def said(command: str, memory: str, *pools: dict[str, Any]) -> str:
+        return strop(command, job_file(tmp_path, *pools, compute={"resources": {"memory": memory}})).err
+
+    both = said("validate", "256Mi")
+    on_cpus, beside, needed = re.findall(r"([\d.]+) GiB on CPUs, ([\d.]+) GiB beside .* give (\w+) or", both)[0]
+    assert float(beside) < float(on_cpus)
+    assert f"give {needed} or" in said("plan", "256Mi", POOL), "validate advises what plan does"
+    between = said("validate", "2304Mi")
+    assert f"the estimate is {on_cpus} GiB on CPUs (by" in between
+    assert f"would probably be killed for want of memory there; give {needed} or leave it out" in between
+    assert between.endswith(f"; it is enough beside an accelerator ({beside} GiB)\n")
+    assert said("validate", needed) == ""
 
 
 def test_memory_beside_an_accelerator_is_held_against_what_is_needed_there(strop: Strop, tmp_path: Path) -> None:
@@ -372,7 +387,7 @@ def test_memory_beside_an_accelerator_is_held_against_what_is_needed_there(strop
     memory = load_plan(strop("plan", job_file(tmp_path, gpu, **model), "-o", "json").out).placement.resources.memory
     fields = {**model, "compute": {"resources": {"memory": memory}}}
     assert strop("plan", job_file(tmp_path, gpu, **fields)).err == ""
-    assert strop("validate", job_file(tmp_path, **fields)).err == "", "it may run beside an accelerator"
+    assert "it is enough beside an accelerator" in strop("validate", job_file(tmp_path, **fields)).err
     assert f"found {memory}, but the estimate is" in strop("plan", job_file(tmp_path, big, **fields)).err
     none = {**model, "compute": {"resources": {"memory": memory, "accelerators": 0}}}
     assert f"found {memory}, but the estimate is" in strop("validate", job_file(tmp_path, **none)).err

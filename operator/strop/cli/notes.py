@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from strop.api.finetunejob import ResourcesSpec
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
 from strop.planning.presets import model_facts
 from strop.planning.quantities import format_bytes, memory_quantity, parse_quantity
 from strop.planning.resolve import needs_of, resolve_training
+
+_SURELY_TOO_LITTLE: Final = 0.5
+"""Of the estimate, which leans towards too much, but not by so much."""
 
 
 def size_missing(job: Job) -> str:
@@ -26,11 +31,11 @@ def size_note(job: Job) -> str | None:
 
 
 def memory_note(job: Job, *, accelerators: int | None) -> str | None:
-    """Return both numbers where a job gives its pod less memory than it is estimated to need.
+    """Return the numbers where a job gives its pod less memory than it is estimated to need.
 
     Args:
         job: the job.
-        accelerators: of the pod; None where no pool is known: the job may then run with or without one.
+        accelerators: of the pod; None where no pool is known: the job may then run with or without one, and both count.
     """
     given = job.spec.compute.resources or ResourcesSpec()
     if given.memory is None:
@@ -43,12 +48,19 @@ def memory_note(job: Job, *, accelerators: int | None) -> str | None:
     if needs.pod is None or needs.host is None:
         return None
     count = given.accelerators if accelerators is None else accelerators
-    beside, alone = needs.host, needs.pod
-    needed = min(beside, alone) if count is None else (beside if count else alone)
-    if parse_quantity(given.memory) >= needed:
+    kinds = {"on CPUs": needs.pod, "beside an accelerator": needs.host}
+    if count is not None:
+        kinds = {"": needs.host if count else needs.pod}
+    found = parse_quantity(given.memory)
+    short = {kind: needed for kind, needed in kinds.items() if found < needed}
+    if not short:
         return None
+    told = [f"{format_bytes(needed)} {kind}".rstrip() for kind, needed in short.items()]
+    enough = [f"; it is enough {kind} ({format_bytes(kinds[kind])})" for kind in kinds if kind not in short]
+    largest = max(short.values())
+    killed = "will be" if found < min(short.values()) * _SURELY_TOO_LITTLE else "would probably be"
     return (
         f"{job.namespace}/{job.name}: spec.compute.resources.memory: found {given.memory}, but the estimate is "
-        f"{format_bytes(needed)} (by {facts.basis}): the pod would probably be killed for memory; "
-        f"give {memory_quantity(needed)} or leave it out"
+        f"{', '.join(told)} (by {facts.basis}): the pod {killed} killed for want of memory"
+        f"{' there' if enough else ''}; give {memory_quantity(largest)} or leave it out{''.join(enough)}"
     )
