@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from strop_trainer.roofline import Work, linear_layers, matmul_rate, work_of_model
+from strop_trainer.methods.loading import load_model, load_tokenizer
+from strop_trainer.roofline import Work, matmul_rate, work_of_model
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan
 
@@ -50,14 +50,14 @@ def test_a_first_attempt_chooses_and_a_later_one_keeps_to_it(around: Surrounding
 
 
 def test_the_work_of_a_model_is_that_of_its_linear_layers(tmp_path: Path) -> None:
-    base = AutoModelForCausalLM.from_pretrained(tiny_llama(tmp_path / "tiny"))
+    folder = tiny_llama(tmp_path / "tiny")
     hidden, inner, layers, vocabulary = 64, 128, 2, 512
     body = layers * (2 * hidden * hidden + 2 * hidden * hidden // 2 + 3 * hidden * inner)
-    assert work_of_model(base) == Work(6 * body, 6 * hidden * vocabulary)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
-    adapter = sum(weights for weights, trained, _ in linear_layers(base) if trained)
-    assert adapter == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert work_of_model(base) == Work(4 * body + 6 * adapter, 4 * hidden * vocabulary)
+    whole = AutoModelForCausalLM.from_pretrained(folder)
+    assert work_of_model(whole) == Work(6 * body, 6 * hidden * vocabulary)
+    adapted = load_model(folder, make_plan().training, load_tokenizer(folder))
+    trained = adapted.trainable_parameters
+    assert work_of_model(adapted.base) == Work(4 * body + 6 * trained, 4 * hidden * vocabulary)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
