@@ -1,6 +1,6 @@
 """The pages on presets, automatic values and the command line are what the code says."""
 
-from docs import generate, planning_reference
+from docs import code_reference, generate, planning_reference
 from strop.planning.presets import PRESETS
 from strop_trainer.exit_codes import ExitCode
 from tests.support.paths import REPOSITORY
@@ -12,4 +12,5 @@ def test_the_pages_are_what_the_code_says() -> None:
 
 def test_every_preset_and_every_exit_code_has_its_line() -> None:
     assert all(f"| {preset.name} |" in planning_reference.models_page() for preset in PRESETS)
-    assert all(f"| {code.value} |" in planning_reference.cli_page() for code in ExitCode)
+    assert all(f"| {code.value} |" in code_reference.exit_codes_page() for code in ExitCode)
+    assert "](exit-codes.md)" in planning_reference.cli_page()
