@@ -176,7 +176,7 @@ def tiny_encoder_decoder(
 
     Args:
         path: the folder to make.
-        architecture: t5, mt5, umt5, bart, pegasus or marian.
+        architecture: t5, bart or marian.
         seed: of the random weights.
         untied: whether T5's head has weights of its own, and does not scale what it reads, as Flan-T5's.
         configuration: further fields of the configuration.
@@ -193,7 +193,7 @@ def tiny_encoder_decoder(
         tokenizer.save_pretrained(path)
         pad_id, end_id, rows = tokenizer.pad_token_id, tokenizer.eos_token_id, 512
     sizes: dict[str, Any] = {"vocab_size": rows, "d_model": 64, "pad_token_id": pad_id, "eos_token_id": end_id}
-    if architecture in {"t5", "mt5", "umt5"}:
+    if architecture == "t5":
         sizes |= {"d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": pad_id}
     else:
         layers = {"layers": 2, "attention_heads": 4, "ffn_dim": 128}

@@ -11,16 +11,11 @@ TASKS: Final[tuple[Task, ...]] = ("translation", "summarization", "instruction",
 """One text is read, another is written."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "bart": ("BartForConditionalGeneration", "BartModel"),
-    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Model"),
     "marian": ("MarianMTModel", "MarianModel"),
-    "mbart": ("MBartForConditionalGeneration", "MBartModel"),
-    "mt5": ("MT5ForConditionalGeneration", "MT5Model"),
-    "pegasus": ("PegasusForConditionalGeneration", "PegasusModel"),
     "t5": ("T5ForConditionalGeneration", "T5Model"),
-    "umt5": ("UMT5ForConditionalGeneration", "UMT5Model"),
 }
-"""Model type → transformers' class of what writes texts, and of its body, whose weights are the same: those that trials
-prove right. NLLB is an m2m_100."""
+"""Model type → transformers' class of what writes texts, and of its body, whose weights are the same: what our tests
+train. Others, such as mBART, whose texts carry the tokens of languages, are refused."""
 METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "ia3", "full")
 PRECISIONS: Final[tuple[OnnxPrecision, ...]] = ("fp32", "int8")
 

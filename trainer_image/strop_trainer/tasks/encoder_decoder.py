@@ -1,14 +1,12 @@
 """Tasks of one text and another, for a model of encoder and decoder: the rows of `prompted`, without a chat template.
 
-What stands in front of a text is what the family was trained with: T5's words, Marian's `>>de<<`, the language tokens
-of mBART, M2M100 and NLLB. A decoder is given its start, and the token of the language or of the beginning that the
-model forces; all that follows is learnt.
+What stands in front of a text is what the family was trained with: T5's words, Marian's `>>de<<`. A decoder is given
+its start, and the token of the beginning that the model forces; all that follows is learnt.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,9 +20,6 @@ from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.prompted import LANGUAGES, PromptedTask, source_and_target
 from strop_trainer.tasks.rows import UnfitRowsError
 
-MULTILINGUAL: Final = ("mbart", "m2m_100")
-"""Model types whose texts begin or end with the token of a language."""
-_NLLB_CODE: Final = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 _SHOWN_CODES: Final = 6
 
 
@@ -62,12 +57,8 @@ class EncoderDecoderTask:
         """Read from the model's configuration what its decoder begins with.
 
         Raises:
-            TrainerError: it does not say, or needs languages, of which the rows of the task tell nothing (exit 78).
+            TrainerError: it does not say (exit 78).
         """
-        if model.model_type in MULTILINGUAL and task.name != "translation":
-            raise bad_configuration(
-                f"task: found {task.name}, allowed for {model.architecture}: translation, whose rows tell the languages"
-            )
         self.name, self.metrics, self.rules = task.name, task.metrics, task.rules
         self._task, self._model_type, self._architecture = task, model.model_type, model.architecture
         settings: dict[str, Any] = {}
@@ -124,10 +115,18 @@ class EncoderDecoderTask:
         return encoded
 
     def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
-        """Return the first rows."""
+        """Return the first rows.
+
+        Raises:
+            UnfitRowsError: the model does not have the languages of a row.
+        """
         found: list[Question] = []
-        for row in map(json.loads, rows[:count]):
-            example, _, source = self._pair(row, tokenizer, max_length)
+        for normal in rows[:count]:
+            row = json.loads(normal)
+            try:
+                example, _, source = self._pair(row, tokenizer, max_length)
+            except ValueError as error:
+                raise UnfitRowsError([(normal, str(error))]) from None
             found.append(
                 SourceQuestion(
                     prompt_ids=example.input_ids,
@@ -153,25 +152,15 @@ class EncoderDecoderTask:
         """
         source, target = source_and_target(self.name, row)
         languages = row.get("languages", (None, None))
-        first = self._forced
-        if self._model_type in MULTILINGUAL:
-            codes = language_codes(tokenizer)
-            tokenizer.src_lang, tokenizer.tgt_lang = (
-                language_code(language, codes, f"{name}_language")
-                for name, language in zip(("source", "target"), languages, strict=True)
-            )
-            first = codes[tokenizer.tgt_lang]
-        elif self._model_type == "marian":
+        if self._model_type == "marian":
             source = marian_source(source, languages[1], tokenizer.supported_language_codes)
         elif self._model_type == "t5":
             source = t5_source(self.name, source, *languages)
         read = list(tokenizer(source)["input_ids"])
         written = list(tokenizer(text_target=target)["input_ids"])
         given: tuple[int, ...] = (self._start,)
-        if written[:1] == [first]:
+        if written[:1] == [self._forced]:
             given, written = (self._start, written[0]), written[1:]
-        elif self._model_type in MULTILINGUAL and written[-1:] == [first]:  # mBART-25 writes the language at the end
-            given, written = (written[-1],), written[:-1]
         if written[-1:] != [tokenizer.eos_token_id]:
             written.append(tokenizer.eos_token_id)
         lengths = [len(read), len(written)]
@@ -207,31 +196,6 @@ def marian_source(text: str, target: str | None, tokens: Sequence[str]) -> str:
     if token not in tokens:
         raise ValueError(f"target_language: found {target}, expected {_shown([name[2:-2] for name in tokens])}")
     return f"{token} {text}"
-
-
-def language_codes(tokenizer: Any) -> dict[str, int]:
-    """Return the codes that a tokenizer has for languages, with their tokens."""
-    found = getattr(tokenizer, "lang_code_to_id", None)
-    if found:
-        return dict(found)
-    vocabulary = tokenizer.get_vocab()
-    return {code: vocabulary[code] for code in tokenizer.all_special_tokens if _NLLB_CODE.fullmatch(code)}
-
-
-def language_code(language: str | None, codes: Mapping[str, int], field: str) -> str:
-    """Return the model's code of a language: `de_DE` for `de`.
-
-    Raises:
-        ValueError: the row names none, or one that the model does not have.
-    """
-    if language is None:
-        raise ValueError(f"{field}: missing, expected {_shown(sorted(codes))}")
-    if language in codes:
-        return language
-    alike = [code for code in codes if code.partition("_")[0] == language]
-    if len(alike) != 1:
-        raise ValueError(f"{field}: found {language}, expected {_shown(sorted(codes))}")
-    return alike[0]
 
 
 def _shown(codes: Sequence[str]) -> str:
