@@ -88,7 +88,7 @@ TINY = Shape(
         "max_position_embeddings": 512,
         "tie_word_embeddings": False,
     },
-    length=64,
+    length=320,
     steps=2,
     batch=2,
     micro=1,
