@@ -19,7 +19,7 @@ from strop_trainer.manifest import Manifest, dump_manifest, list_files
 from strop_trainer.plan import load_plan
 from tests.support.cli import Answer, Strop, config_map, rows, runner, write
 from tests.support.jobs import termination
-from tests.support.planning import manifest_of
+from tests.support.planning import manifest_of, pool_of
 
 POOL: dict[str, Any] = {
     "apiVersion": "strop.dev/v1alpha1",
@@ -149,6 +149,18 @@ def test_validate_data_tells_a_wrong_row_and_a_missing_model_at_once(strop: Stro
     assert answer.code == 65
     assert "line 4" in answer.err
     assert manifest_of()["spec"]["model"]["source"] in answer.err
+
+
+def test_validate_data_goes_through_all_jobs_and_names_those_that_are_wrong(strop: Strop, tmp_path: Path) -> None:
+    model_folder(tmp_path)
+    other = [{"source": "configmap://other/train.jsonl"}]
+    jobs = [manifest_of("one"), manifest_of("two", dataset__train=other), manifest_of("three")]
+    maps = [config_map(train__jsonl="{broken\n" + rows(3)), config_map("other")]
+    file = write(tmp_path / "jobs.yaml", *jobs, *maps)
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 65
+    assert re.findall(r"^team-a/(\w+): valid", answer.out, flags=re.MULTILINE) == ["two"]
+    assert re.findall(r"^team-a/(\w+): .*line 1", answer.err, flags=re.MULTILINE) == ["one", "three"]
 
 
 def test_validate_data_tries_a_given_chat_template(strop: Strop, tmp_path: Path) -> None:
@@ -350,6 +362,20 @@ def test_plan_of_an_accelerator_pool_names_the_accelerator(strop: Strop, tmp_pat
     assert "1 amd.com/gpu" in strop("plan", job_file(tmp_path, pool)).out
 
 
+def test_a_plan_for_this_machine_says_so_where_the_job_wants_what_is_not_here(
+    strop: Strop, tmp_path: Path, monkeypatch
+) -> None:
+    small = Pool(machine.NAME, pool_of(memory_per_node="1Gi").spec)
+    monkeypatch.setattr("strop.cli.planned.this_machine", lambda: small)
+    answer = strop("plan", job_file(tmp_path, compute={"pool": "gpu"}))
+    assert answer.code == 78
+    assert "the job asks for pool gpu, but no ComputePool was given; --pools FILE tells of" in answer.err
+    monkeypatch.setattr("strop.cli.planned.this_machine", lambda: Pool(machine.NAME, pool_of().spec))
+    answer = strop("plan", job_file(tmp_path, compute={"resources": {"accelerators": 1}}))
+    assert answer.code == 0
+    assert "spec.compute.resources.accelerators: found 1, but no ComputePool was given" in answer.err
+
+
 def test_memory_below_the_estimate_is_told_with_both_numbers(strop: Strop, tmp_path: Path) -> None:
     file = job_file(tmp_path, POOL, compute={"resources": {"memory": "256Mi"}})
     (estimate,) = re.findall(r"^memory (.* GiB) = ", strop("plan", file).out, flags=re.MULTILINE)
@@ -479,7 +505,9 @@ def test_a_signal_reaches_the_trainer_once_and_the_next_run_goes_on(
     # The fake stands for the child's trainer alone: this process needs the real package.
     fake = environment.pop("PYTHONPATH")
     code = f"import os; from strop.cli.main import main; os.environ['PYTHONPATH'] = {fake!r}; main()"
-    command = [sys.executable, "-c", code, "run", str(job_file(tmp_path))]
+    file = job_file(tmp_path)
+    command = [sys.executable, "-c", code, "run", str(file)]
+    printed = []
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path
     ) as child:
@@ -487,6 +515,7 @@ def test_a_signal_reaches_the_trainer_once_and_the_next_run_goes_on(
         killer.start()
         assert child.stdout
         for line in child.stdout:
+            printed.append(line)
             if line == "training\n":
                 # As a terminal does on Ctrl-C: the signal goes to the whole group.
                 os.killpg(child.pid, number)
@@ -495,6 +524,8 @@ def test_a_signal_reaches_the_trainer_once_and_the_next_run_goes_on(
     (state,) = states(fake_trainer)
     assert (state / "signals").read_text() == "x"
     assert (state / "checkpoint").read_text() == "saved"
+    assert printed[-1] == f"team-a/job: stopped (exit 75); to go on: strop run {file}\n"
+    assert "no last word" not in "".join(printed)
 
 
 def test_run_without_what_it_needs_says_so(strop: Strop, tmp_path: Path) -> None:

@@ -180,3 +180,18 @@ def test_ranks_share_by_ddp_where_nothing_is_said() -> None:
     assert any(item.field == "distributed.strategy" for item in plan.resolved)
     alone = resolve(job_of(), [pool_of()]).training.distributed
     assert (alone.strategy, alone.world_size) == ("none", 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "not_said"),
+    [
+        ({"method__type": "full"}, ("LoRA", "QLoRA")),
+        ({"task": "text-classification"}, ("instruction data", "chat rows", "LoRA loses")),
+        ({"task": "translation"}, ("instruction data", "chat rows")),
+    ],
+)
+def test_reasons_are_those_of_the_task_and_the_method(fields: dict[str, str], not_said: tuple[str, ...]) -> None:
+    asked = {"training.epochs", "training.effectiveBatchSize", "training.maxLength"}
+    reasons = [each.reason for each in resolve(job_of(**fields), [pool_of()]).resolved if each.field in asked]
+    assert len(reasons) == len(asked)
+    assert not [reason for reason in reasons for words in not_said if words in reason]

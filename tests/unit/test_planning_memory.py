@@ -263,8 +263,10 @@ def test_on_a_cpu_the_pod_also_holds_the_export() -> None:
         ({"method__type": "prompt-tuning"}, 4),
         ({"method__type": "prompt-tuning", "training__precision": "fp32"}, 8),
         ({"output__onnx__enabled": False}, 4),
-        ({"output__onnx__enabled": False, "method__lora__initialization": "pissa"}, 8),
-        ({"output__onnx__enabled": False, "method__type": "qlora"}, 8),
+        ({"output__onnx__enabled": False, "method__lora__initialization": "pissa"}, 5),
+        ({"output__onnx__enabled": False, "method__type": "qlora"}, 5),
+        ({"output__onnx__enabled": False, "output__merged": True, "method__type": "qlora"}, 8),
+        ({"output__onnx__enabled": False, "method__type": "qlora", "task": "preference"}, 8),
     ],
 )
 def test_where_nothing_is_merged_the_base_model_is_loaded_twice_as_it_is(

@@ -33,6 +33,11 @@ def test_of_equal_cost_the_first_by_name_is_taken_whatever_their_order(pools: li
     assert resolve(job_of(), [pool_of(name) for name in pools]).placement.pool == "a"
 
 
+def test_the_only_pool_is_not_called_the_cheapest() -> None:
+    (reason,) = (item.reason for item in resolve(job_of(), [pool_of()]).resolved if item.field == "compute.pool")
+    assert reason == "the only pool there is"
+
+
 def test_a_pool_that_is_named_is_taken_though_a_cheaper_one_fits() -> None:
     plan = resolve(job_of(compute__pool="dear"), [pool_of("cheap", cost=0), pool_of("dear", cost=9)])
     assert plan.placement.pool == "dear"
@@ -85,12 +90,30 @@ def test_where_export_is_what_does_not_fit_no_smaller_batch_is_advised() -> None
     assert "maxLength" not in found.message
 
 
+def test_where_the_jobs_own_number_does_not_fit_no_smaller_batch_is_advised() -> None:
+    found = refusal(job_of(compute__resources__memory="500Gi"), [pool_of("small"), pool_of("smaller")])
+    assert "asks for 500Gi" in found.message
+    assert "maxLength" not in found.message
+
+
+def test_memory_beside_an_accelerator_is_told_as_the_nodes_own_with_what_it_is_for() -> None:
+    job = job_of(model__source=EIGHT_B, method__type="qlora")
+    found = refusal(job, [gpu_pool_of("l4", memory_per_node="48Gi")]).message
+    assert "of the node's own memory, beside the accelerator's, to merge the adapter and export it in fp32" in found
+    assert "; a node has 48Gi; without export (output.onnx.enabled: false) and merged model " in found
+    assert "maxLength" not in found
+    small = refusal(job, [gpu_pool_of("l4", memory_per_node="16Gi")]).message
+    assert "output.onnx.enabled" not in small, "that would not help"
+    bare = job_of(model__source=EIGHT_B, method__type="qlora", output__onnx__enabled=False)
+    assert resolve(bare, [gpu_pool_of("l4", memory_per_node="48Gi")]).placement.pool == "l4"
+
+
 @pytest.mark.parametrize(
     ("fields", "pool", "words"),
     [
         ({"compute__resources__cpu": "8"}, pool_of(), "needs 8 CPUs, a node has 4"),
         ({"compute__resources__cpu": "4001m"}, pool_of(), "needs 4001m CPUs, a node has 4"),
-        ({"compute__resources__memory": "33Gi"}, pool_of(), "needs 33Gi of memory, a node has 32Gi"),
+        ({"compute__resources__memory": "33Gi"}, pool_of(), "resources.memory asks for 33Gi, a node has 32Gi: give no"),
         ({"compute__resources__accelerators": 1}, pool_of(), "needs 1 accelerator(s), has none"),
         (
             {"model__source": EIGHT_B},

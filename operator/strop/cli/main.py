@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -117,14 +118,21 @@ def validate(
     bundle, planned = plan_files(files, namespace=namespace)
     _note(*(memory_note(item.job, accelerators=None) for item in planned))
     roots = Roots.of(os.environ, Path.home())
+    volumes, config_maps = _pairs("--volume", volume), _pairs("--configmap", configmap)
+    failures: list[CliError] = []
     for item in planned:
+        name = f"{item.job.namespace}/{item.job.name}"
         with tempfile.TemporaryDirectory(prefix="strop-") as folder:
-            mounts = Mounts(
-                _pairs("--volume", volume), _pairs("--configmap", configmap), Path(folder), Path(folder) / "w"
-            )
-            workspace = open_workspace(item.plan, mounts, roots)
-            lay_out(workspace, item.plan, bundle.config_maps, mounts, roots)
-            typer.echo(f"{item.job.namespace}/{item.job.name}: valid; {check_inputs(item.plan, workspace)}")
+            mounts = Mounts(volumes, config_maps, Path(folder), Path(folder) / "w")
+            try:
+                workspace = open_workspace(item.plan, mounts, roots)
+                lay_out(workspace, item.plan, bundle.config_maps, mounts, roots)
+                typer.echo(f"{name}: valid; {check_inputs(item.plan, workspace)}")
+            except CliError as error:
+                named = (line if line[:1].isspace() else f"{name}: {line}" for line in error.lines)
+                failures.append(CliError(error.exit_code, *named))
+    if failures:
+        raise CliError(failures[0].exit_code, *(line for failure in failures for line in failure.lines))
 
 
 @app.command()
@@ -145,6 +153,12 @@ def plan(
             _note(
                 f"{item.job.namespace}/{item.job.name}: spec.compute.pool: found {item.unheeded_pool}, but no "
                 "ComputePool was given: planned for this machine; give the pool with --pools FILE"
+            )
+        if item.unheeded_accelerators:
+            _note(
+                f"{item.job.namespace}/{item.job.name}: spec.compute.resources.accelerators: found "
+                f"{item.unheeded_accelerators}, but no ComputePool was given and this machine has none: planned for "
+                "CPUs; give the pool with --pools FILE"
             )
         _note(size_note(item.job), memory_note(item.job, accelerators=item.accelerators))
         if output == "json":
@@ -199,7 +213,11 @@ def _run_one(item: Planned, config_maps: dict[tuple[str, str], dict[str, bytes]]
         typer.echo(f"{item.job.namespace}/{item.job.name}: plan {item.plan.digest}, work in {workspace.root}")
         environment = {**os.environ, **workspace.environment()}
         code = run_child([sys.executable, "-m", "strop_trainer"], environment)
-        show_outcome(_console(), workspace, code)
+        if code == ExitCode.PREEMPTED:
+            again = f"{_program()} {shlex.join(sys.argv[1:])}"
+            typer.echo(f"{item.job.namespace}/{item.job.name}: stopped (exit {code}); to go on: {again}")
+        else:
+            show_outcome(_console(), workspace, code)
         if code == ExitCode.OK:
             workspace.finish()
     return code

@@ -32,12 +32,12 @@ def show_plan(console: Console, planned: Planned) -> None:
         f"{placement.output.claim}/{placement.namespace}/{placement.output.model}/<N>",
         soft_wrap=True,
     )
-    place = f"pool {placement.pool}: {placement.resources.cpu} CPUs, {placement.resources.memory}"
+    place = f"takes {placement.resources.cpu} CPUs, {placement.resources.memory}"
     if placement.processes_per_node > 1:
         place += f", {placement.processes_per_node} ranks ({plan.training.distributed.strategy})"
     if placement.resources.accelerator:
         place += f", {placement.resources.accelerators} {placement.resources.accelerator}"
-    console.print(place + (" (no pool was given)" if planned.embedded else ""))
+    console.print(f"{place} of a node of pool {placement.pool}" + (" (no pool was given)" if planned.embedded else ""))
     table = _table("Field", "Value", "Why")
     for field, value in given_values(planned):
         table.add_row(field, shown(_short(value)), "given")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from strop.api.computepool import ComputePool
 from strop.api.finetunejob import ComputeSpec
+from strop.api.names import Reason
 from strop.cli.errors import bad_configuration
 from strop.cli.machine import this_machine
 from strop.cli.manifests import Bundle, called, load
@@ -36,6 +37,13 @@ class Planned:
         wanted = self.job.spec.compute.pool
         return wanted if self.embedded and wanted != AUTO else None
 
+    @property
+    def unheeded_accelerators(self) -> int | None:
+        """The accelerators that the job asks for, where no pool was given and this machine has none."""
+        resources = self.job.spec.compute.resources
+        asked = resources.accelerators if self.embedded and resources else None
+        return asked if asked and not self.plan.placement.resources.accelerators else None
+
 
 def plan_files(
     files: Sequence[str], pool_files: Sequence[str] = (), namespace: str | None = None, only: str | None = None
@@ -64,10 +72,19 @@ def plan_files(
         try:
             planned.append(Planned(job, resolve(placed, pools, PlanSettings()), embedded))
         except PlanError as error:
-            problems.append(f"{job.namespace}/{job.name}: {error.message}")
+            problems.append(f"{job.namespace}/{job.name}: {error.message}{_of_pools(job, error) if embedded else ''}")
     if problems:
         raise bad_configuration(*problems)
     return bundle, planned
+
+
+def _of_pools(job: Job, error: PlanError) -> str:
+    """Return what is said where a job does not fit this machine, which may not be where it is to run."""
+    if error.reason != Reason.NO_POOL_FITS:
+        return ""
+    wanted = job.spec.compute.pool
+    asks = "" if wanted == AUTO else f"the job asks for pool {wanted}, but "
+    return f". This is for this machine: {asks}no ComputePool was given; --pools FILE tells of a cluster's pools"
 
 
 def jobs_in(files: Sequence[str], namespace: str | None, only: str | None) -> tuple[Bundle, list[Job]]:

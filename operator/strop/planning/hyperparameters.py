@@ -47,6 +47,7 @@ _FEW_ROWS: Final = 256
 _MAX_LENGTH: Final = 1024
 _PASS_TOKENS: Final = 2048
 _LONG_ANSWERS: Final = ("summarization", "translation")
+_CONVERSATIONS: Final = ("chat", "instruction", "preference")
 _TEXT_TOKENS: Final = 128
 _SEED: Final = 42
 _CHECKPOINTS_A_RUN: Final = 10
@@ -73,7 +74,7 @@ def resolve_hyperparameters(
         "falling linearly to zero does as well as or better than cosine (Bergsma et al. 2025, Straight to Zero)",
     )
     if given.max_steps is None:
-        usual = EPOCHS if pairs else (_EPOCHS, "three passes, as is usual for instruction data")
+        usual = EPOCHS if pairs else (_EPOCHS, _usual_epochs(spec.task))
         epochs = pick("training.epochs", given.epochs, *usual)
     else:
         epochs = _EPOCHS
@@ -82,7 +83,8 @@ def resolve_hyperparameters(
     max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
     max_length = _max_length(given, method, facts, chooser, _usual_length(spec.task, facts))
     row_tokens = sequences_of(spec.task) * max_length
-    effective, micro = _batch(spec.dataset.max_rows, given, row_tokens, chooser, ranks_of(spec))
+    why = _usual_batch(spec.task, method)
+    effective, micro = _batch(spec.dataset.max_rows, given, row_tokens, chooser, ranks_of(spec), why)
     packing = pick(
         "training.packing",
         given.packing,
@@ -221,7 +223,8 @@ def _usual_length(task: Task, facts: ModelFacts) -> tuple[int, str]:
         return ANSWER_LENGTH
     if task == "translation" and (facts.architecture is None or is_encoder_decoder(facts)):
         return TRANSLATION_LENGTH
-    return _MAX_LENGTH, "most chat rows are shorter; how many were cut is reported"
+    rows = "chat rows" if task in _CONVERSATIONS else "rows"
+    return _MAX_LENGTH, f"most {rows} are shorter; how many were cut is reported"
 
 
 def _max_length(
@@ -244,9 +247,29 @@ def _max_length(
     )
 
 
-def _batch(rows: int | None, given: TrainingSpec, row_tokens: int, chooser: Chooser, ranks: int) -> tuple[int, int]:
+def _usual_epochs(task: Task) -> str:
+    if task in LABEL_TASKS:
+        return "three passes, of BERT's two to four (Devlin et al. 2019, appendix A.3)"
+    of = "instruction data" if task in _CONVERSATIONS else "small sets of rows"
+    return f"three passes, as is usual for {of}"
+
+
+def _usual_batch(task: Task, method: MethodPlan) -> str:
+    """Return why the usual number of rows makes a step."""
+    if task in LABEL_TASKS:
+        return "the smaller of BERT's 16 and 32 (Devlin et al. 2019, appendix A.3): more steps"
+    if method.type == "qlora":
+        return "QLoRA's for 7B and 13B (Dettmers et al. 2023); LoRA loses by large batches (LoRA Without Regret)"
+    if method.lora is not None:
+        return "LoRA loses by large batches (LoRA Without Regret); QLoRA's for 7B and 13B"
+    return "small, so that a small set of rows makes enough steps"
+
+
+def _batch(  # noqa: PLR0917 - what decides it
+    rows: int | None, given: TrainingSpec, row_tokens: int, chooser: Chooser, ranks: int, reason: str
+) -> tuple[int, int]:
     """Return (effective, micro) batch size, the first a multiple of the second and of the ranks."""
-    batch, reason = _BATCH, "LoRA loses by large batches (LoRA Without Regret); QLoRA's for 7B and 13B"
+    batch = _BATCH
     if rows is not None and rows <= _FEW_ROWS:
         batch, reason = _SMALL_BATCH, f"few rows (at most {rows}): smaller batches give more steps"
     micro = given.micro_batch_size

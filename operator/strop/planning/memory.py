@@ -183,11 +183,17 @@ def export_bytes(parameters: int, training: TrainingPlan) -> int:
     The adapter is merged into fp32 weights, and the ONNX builder holds a second copy while it writes; the proof runs
     the fp32 export beside PyTorch: two copies at a time. Where nothing is merged, the adapter is tried on a second copy
     of the base model.
+
+    An adapter that was trained on other weights than the published ones is merged in any case, to be measured on those.
+    Where nothing is written of that, it is one copy in fp32, and a quarter more for the passes; task preference
+    measures it beside the base model.
     """
     method, artifact = training.method, training.artifact
     moved = method.type == "qlora" or (method.lora is not None and method.lora.initialization != "default")
-    merged = method.type == "full" or artifact.onnx or artifact.merged or moved
-    return 2 * parameters * (FP32 if merged else BYTES[training.hyperparameters.precision])
+    written = method.type == "full" or artifact.onnx or artifact.merged
+    if moved and not written and sequences_of(training.task) == 1:
+        return FP32 * parameters + parameters
+    return 2 * parameters * (FP32 if written or moved else BYTES[training.hyperparameters.precision])
 
 
 def estimate_memory(

@@ -36,6 +36,8 @@ class Needs:
     nodes: int
     ranks: int
     """Of a pod."""
+    unexported: int | None = None
+    """`host` where nothing is exported or merged; None where that is no less, or cannot be asked for."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,15 @@ class Fit:
     resources: ResourcesPlacement
     estimate: MemoryEstimate | None
     obstacles: tuple[str, ...]
+    estimated: bool = False
+    """An obstacle is the estimate, not a number that the job gives."""
 
 
 def fit(pool: Pool, needs: Needs) -> Fit:
     """Return what a pod would take from a node of a pool, and what stands against it, with the numbers."""
     spec, given = pool.spec, needs.given
     obstacles: list[str] = []
+    estimated = False
     accelerators = _accelerators(pool, needs)
     on_accelerator = accelerators > 0
     estimate = needs.accelerator_estimate if on_accelerator else needs.cpu_estimate
@@ -68,8 +73,10 @@ def fit(pool: Pool, needs: Needs) -> Fit:
             obstacles.append(
                 f"needs {format_bytes(estimate.total)} of accelerator memory, one has {spec.accelerator.memory}"
             )
+            estimated = True
     if parse_quantity(memory) > parse_quantity(spec.memory_per_node):
-        obstacles.append(f"needs {memory} of memory, a node has {spec.memory_per_node}")
+        obstacles.append(_too_little(memory, spec.memory_per_node, needs, host if on_accelerator else None))
+        estimated |= given.memory is None
     if parse_quantity(cpu) > parse_quantity(spec.cpu_per_node):
         obstacles.append(f"needs {cpu} CPUs, a node has {spec.cpu_per_node}")
     elif parse_quantity(cpu) + _MISSING_CPU < needs.ranks > 1:
@@ -87,7 +94,28 @@ def fit(pool: Pool, needs: Needs) -> Fit:
         ),
         estimate=estimate,
         obstacles=tuple(obstacles),
+        estimated=estimated,
     )
+
+
+def _too_little(memory: str, node: str, needs: Needs, beside: int | None) -> str:
+    """Return why a pod's memory is more than a node has, and what helps.
+
+    Args:
+        memory: of the pod.
+        node: memory that a node has.
+        needs: of the pod.
+        beside: bytes of the estimate, where it is for what is done beside an accelerator.
+    """
+    if needs.given.memory is not None:
+        return f"compute.resources.memory asks for {memory}, a node has {node}: give no more, or leave it out"
+    if beside is None:
+        return f"needs {memory} of memory, a node has {node}"
+    what = "to merge the adapter and export it in fp32" if needs.unexported else "to load, merge and export"
+    help_ = ""
+    if needs.unexported and needs.unexported <= parse_quantity(node):
+        help_ = f"; without export (output.onnx.enabled: false) and merged model {memory_quantity(needs.unexported)} do"
+    return f"needs {memory} of the node's own memory, beside the accelerator's, {what}; a node has {node}{help_}"
 
 
 def choose_pool(job: Job, pools: Sequence[Pool], needs: Needs) -> Fit:
@@ -148,8 +176,11 @@ def _no_pool_fits(fits: Sequence[Fit], needs: Needs) -> PlanError:
     estimate = needs.cpu_estimate
     basis = f" (estimate by {estimate.basis})" if estimate else ""
     help_ = ""
-    if estimate is not None and estimate.activations > max(
-        estimate.weights + estimate.gradients + estimate.optimizer, estimate.overhead
+    too_large = any(candidate.estimated for candidate in fits)
+    if (
+        too_large
+        and estimate is not None
+        and estimate.activations > max(estimate.weights + estimate.gradients + estimate.optimizer, estimate.overhead)
     ):
         help_ = ". The largest part is activations: a smaller training.maxLength or microBatchSize needs less"
     return PlanError(names.Reason.NO_POOL_FITS, f"the job fits no pool{basis}: {against}{help_}")

@@ -185,7 +185,9 @@ def _placement(
     chosen = choose_pool(job, pools, needs_of(given, facts, training))
     pool = chosen.pool
     if spec.compute.pool == AUTO:
-        chooser.choose("compute.pool", None, pool.name, f"the cheapest that fits (cost {pool.spec.cost:g})")
+        only = len(pools) == 1
+        why = "the only pool there is" if only else f"the cheapest that fits (cost {pool.spec.cost:g})"
+        chooser.choose("compute.pool", None, pool.name, why)
     _explain_resources(given, facts, chosen, chooser, ranks=training.distributed.world_size)
     sources = [spec.model.source, *(file.source for file in (*training.dataset.train, *training.dataset.validation))]
     return PlacementPlan(
@@ -214,14 +216,19 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
         estimate_memory(facts.shape, facts.parameters, training, accelerator=accelerator, basis=facts.basis)
         for accelerator in (False, True)
     )
+    kept = kept_bytes(facts.shape, facts.parameters, training)
+    host = host_bytes(facts.parameters, training, kept=kept)
+    bare = training.model_copy(update={"artifact": ArtifactPlan(onnx=[])})
+    unexported = host_bytes(facts.parameters, bare, kept=kept)
     return Needs(
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
         pod=pod_bytes(on_cpu, facts.parameters, training),
-        host=host_bytes(facts.parameters, training, kept=kept_bytes(facts.shape, facts.parameters, training)),
+        host=host,
         given=given,
         nodes=1,
         ranks=ranks,
+        unexported=unexported if unexported < host and training.method.type != "full" else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -30,6 +30,17 @@ _NUMBER: Final = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _ALLOWED: Final = "allowed: "
 _INSIDE: Final = ("source", "type", "pool", "name")
 """Fields that a lone text in place of an object was probably meant for."""
+_CALLED: Final = {
+    "gpu": "accelerators",
+    "gpus": "accelerators",
+    "accelerator": "accelerators",
+    "ram": "memory",
+    "mem": "memory",
+    "lr": "learningRate",
+}
+"""Usual name of a field, in lower case → its name here."""
+_PLACES: Final = 3
+"""Fields of one name elsewhere that are told of; more are no hint."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +106,13 @@ def _problems(detail: Mapping[str, Any], schema: Mapping[str, Any], prefix: tupl
     if kind == "value_error":
         return _broken_rules(path, detail["ctx"]["error"])
     if kind == "extra_forbidden":
-        return [Problem(path, _unknown(str(location[-1]), _at(schema, location[:-1])))]
+        return [Problem(path, _unknown(str(location[-1]), _at(schema, location[:-1]), schema))]
     field = _at(schema, location)
     if kind == "missing":
-        return [Problem(path, f"missing: {field.get('description', 'required').partition('. ')[0].rstrip('.')}")]
+        words = field.get("description", "required").partition(". ")[0].rstrip(".")
+        return [
+            Problem(path, f"missing: {words}" + (f", allowed: {', '.join(field['enum'])}" if "enum" in field else ""))
+        ]
     if kind == "literal_error" and "enum" not in field:  # apiVersion and kind
         allowed = detail["ctx"]["expected"].replace("'", "")
         return [Problem(path, f"found {_shown(found)}, allowed: {allowed}")]
@@ -126,13 +140,37 @@ def _not_in_enumeration(found: Any, values: Sequence[str], path: str) -> str:
     return f"found {_shown(found)}, allowed: {', '.join(supported)}{scope}{hint}"
 
 
-def _unknown(name: str, parent: Mapping[str, Any]) -> str:
+def _unknown(name: str, parent: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Return what to do about a field that its object has not: the field that was meant, here or elsewhere.
+
+    Args:
+        name: of the field.
+        parent: schema of the object that it stands in.
+        schema: of the whole resource, or of its spec.
+    """
     known = sorted(parent.get("properties", {}))
     by_lower = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower().replace("_", ""), by_lower, n=1, cutoff=0.6)
+    plain = name.lower().replace("_", "").replace("-", "")
+    called = "accelerators" if plain.endswith("/gpu") else _CALLED.get(plain)
+    if called in known:
+        return f"unknown field; did you mean {called}?"
+    elsewhere = list(_places(called or plain, schema.get("properties", {}).get("spec", schema), ""))
+    there = f"; it is {' or '.join(elsewhere)}" if 0 < len(elsewhere) <= _PLACES else ""
+    near = difflib.get_close_matches(plain, by_lower, n=1, cutoff=0.8 if there else 0.6)
     if near:
         return f"unknown field; did you mean {by_lower[near[0]]}?"
-    return f"unknown field, allowed: {', '.join(known)}"
+    return f"unknown field, allowed: {', '.join(known)}{there}"
+
+
+def _places(name: str, schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the paths of the fields of a name, whatever its case."""
+    for field, part in schema.get("properties", {}).items():
+        here = f"{path}.{field}" if path else field
+        if field.lower() == name.lower():
+            yield here
+        yield from _places(name, part, here)
+    if "items" in schema:
+        yield from _places(name, schema["items"], f"{path}[]")
 
 
 def _at(schema: Mapping[str, Any], location: Sequence[int | str]) -> Mapping[str, Any]:
