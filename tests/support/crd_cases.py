@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strop.api.finetunejob import LABEL_TASKS
-from strop_trainer.plan import METRICS, Task, TaskMetrics
+from strop_trainer.plan import METRIC_RANGES, METRICS, Task, TaskMetrics
 
 Document = dict[str, Any]
 
@@ -417,8 +417,6 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.evaluation.everySteps": _numbers(1, 1_000_000),
     "spec.evaluation.maxRows": _numbers(1, 1_000_000),
     "spec.evaluation.maxNewTokens": _numbers(1, 8192),
-    "spec.evaluation.minimum{}": _numbers(-1e9, 1e9),
-    "spec.evaluation.maximum{}": _numbers(-1e9, 1e9),
     "spec.checkpoint.everySteps": _numbers(1, 1_000_000),
     "spec.checkpoint.keep": _numbers(1, 100),
     "spec.checkpoint.size": _Values.memory,
@@ -692,6 +690,15 @@ BOUNDS: tuple[Bound, ...] = (
     *(
         Bound(
             "FineTuneJob",
+            f"spec.evaluation.{bound}{{}}",
+            *_numbers(-1e9, 1e9),
+            {f"spec.evaluation.{bound}": {"eval_loss": 1}},
+        )
+        for bound in ("minimum", "maximum")
+    ),
+    *(
+        Bound(
+            "FineTuneJob",
             f"spec.evaluation.{bound}",
             ({}, {f"metric_{n}": 0.5 for n in range(16)}),
             {"maxProperties": {f"metric_{n}": 0.5 for n in range(17)}},
@@ -815,6 +822,26 @@ def _metric_rules(task: Task, metrics: TaskMetrics) -> tuple[RuleCase, ...]:
             else None,
         )
         if case
+    )
+
+
+def _range_rules(low: int, high: int, names: tuple[str, ...]) -> tuple[RuleCase, ...]:
+    """The rules that gates are in the range of what is measured."""
+
+    def at(bound: str, name: str, value: float) -> dict[str, Any]:
+        task = next(task for task, metrics in METRICS.items() if name in metrics.names)
+        return {**_task(task), "spec.evaluation": {}, f"spec.evaluation.{bound}": {name: value}}
+
+    return tuple(
+        RuleCase(
+            "FineTuneJob",
+            "spec.evaluation",
+            f".{bound}",
+            f"allowed: {low} to {high} for {', '.join(names)}",
+            tuple(at(bound, name, value) for name in names for value in (low, high)),
+            tuple(at(bound, name, value) for name in names for value in (low - 0.01, high + 1)),
+        )
+        for bound in ("minimum", "maximum")
     )
 
 
@@ -1155,6 +1182,7 @@ RULES: tuple[RuleCase, ...] = (
         ),
     ),
     *(case for task, metrics in METRICS.items() for case in _metric_rules(task, metrics)),
+    *(case for (low, high), names in METRIC_RANGES.items() for case in _range_rules(low, high, names)),
     _key_rules("FineTuneJob", "spec.dataset.columns", "a", ("question", "a" * 128), ("", "a" * 129, "a\tb")),
     _key_rules("FineTuneJob", "spec.evaluation.minimum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),
     _key_rules("FineTuneJob", "spec.evaluation.maximum", 1, ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),

@@ -37,6 +37,37 @@ def problems(**fields: Any) -> list[str]:
         ({"method__lora__dropout": 1}, "spec.method.lora.dropout: found 1, allowed: a number, 0 to less than 1"),
         ({"method__lora__rnk": 8}, "spec.method.lora.rnk: unknown field; did you mean rank?"),
         ({"training__learning_rate": 1}, "spec.training.learning_rate: unknown field; did you mean learningRate?"),
+        ({"compute__resources__gpu": 1}, "spec.compute.resources.gpu: unknown field; did you mean accelerators?"),
+        (
+            {"method__rank": 8},
+            "spec.method.rank: unknown field, allowed: lora, prompt, type; it is method.lora.rank",
+        ),
+        ({"epochs": 3}, "ttlSecondsAfterFinished; it is training.epochs"),
+        (
+            {"task": None},
+            "spec.task: missing: What the model learns to do; preference is DPO on pairs of answers, allow",
+        ),
+        (
+            {"evaluation__minimum": {"exact_match": 80}},
+            "spec.evaluation.minimum: found exact_match: 80; allowed: 0 to 1 for ",
+        ),
+        (
+            {"training__effectiveBatchSize": 8, "training__microBatchSize": 3},
+            "spec.training.effectiveBatchSize: found 8 with microBatchSize 3; must be a multiple of microBatchSize",
+        ),
+        (
+            {"training__effectiveBatchSize": 8, "distributed__processesPerNode": 3},
+            "spec.training.effectiveBatchSize: found 8 with 3 ranks; must be a multiple of",
+        ),
+        (
+            {"task": "text-classification", "method__type": "ia3"},
+            "spec.method.type: found ia3; text-classification and token-classification take",
+        ),
+        (
+            {"task": "text-classification", "output__onnx__precisions": ["int4"]},
+            "spec.output.onnx.precisions: found int4; text-classification",
+        ),
+        ({"dataset__train": [{"source": "file:///x/tr.csv"}]}, "with --volume claim=DIR"),
         ({"dataset__train": []}, "spec.dataset.train: found a list of 0, allowed: a list of 1 to 64 entries"),
         ({"dataset__train": {}}, "spec.dataset.train: found an object, allowed: a list of 1 to 64 entries"),
         ({"model": None}, "spec.model: missing: The base model"),

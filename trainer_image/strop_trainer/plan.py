@@ -104,6 +104,26 @@ METRICS: Final[Mapping[Task, TaskMetrics]] = {
 }
 """Task → its metrics. Admission, the planner and the trainer read it here; every task that is trained has a line."""
 
+METRIC_RANGES: Final[Mapping[tuple[int, int], tuple[str, ...]]] = {
+    (0, 1): (
+        "token_accuracy",
+        "exact_match",
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "accuracy",
+        "f1",
+        "f1_micro",
+        "precision",
+        "recall",
+        "reward_accuracy",
+        "chosen_likelier",
+    ),
+    (0, 100): ("bleu", "chrf"),
+    (-1, 1): ("mcc",),
+}
+"""(least, most) that is measured → metrics; losses, perplexity and margins have no range of use."""
+
 
 class PlanModel(BaseModel):
     """Base of all parts: camelCase on the wire, nothing unknown, nothing changed after loading."""

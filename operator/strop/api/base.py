@@ -16,8 +16,9 @@ RuleReason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequ
 class Found(NamedTuple):
     """What a rule shows of the value that it refuses."""
 
-    cel: str
-    """Expression of a text, within the server's cost limit: of the keys of a map, which have no bound, one alone."""
+    cel: str | None
+    """Expression of a text, within the server's cost limit: of the keys of a map, which have no bound, one alone. None
+    where there is none, as for numbers, whose text has no bound for the server: it gives the message alone."""
     python: Callable[[Any], str]
     """The same of a model."""
 

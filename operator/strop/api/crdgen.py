@@ -88,7 +88,7 @@ class _Generator(GenerateJsonSchema):
 
 def _rule(rule: Rule) -> Schema:
     entry: Schema = {"rule": rule.rule, "message": rule.message}
-    if rule.found:
+    if rule.found and rule.found.cel:
         ending = json.dumps(f"; {rule.message}", ensure_ascii=False)
         entry["messageExpression"] = f"'found ' + {rule.found.cel} + {ending}"
     if rule.field_path:

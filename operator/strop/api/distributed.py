@@ -110,6 +110,10 @@ SHARED_RULES: Final[tuple[Rule, ...]] = (
         "must be a multiple of distributed.processesPerNode x microBatchSize, so that each rank has as many rows",
         ".training.effectiveBatchSize",
         check=lambda self: ranks_of(self) == 1 or _even(self),
+        found=Found(
+            None,
+            lambda self: f"{self.training.effective_batch_size} with {ranks_of(self)} ranks",
+        ),
     ),
 )
 """What several ranks ask of the other parts of a job."""

@@ -37,6 +37,7 @@ from strop_trainer.plan import (
     LABEL_METHODS,
     LABEL_TASKS,
     LORA_METHODS,
+    METRIC_RANGES,
     METRICS,
     ONNX_ADAPTER_METHODS,
     ONNX_ADAPTER_MODULES,
@@ -330,6 +331,10 @@ class TrainingSpec(ApiModel):
                 or self.effective_batch_size is None
                 or self.effective_batch_size % self.micro_batch_size == 0
             ),
+            found=Found(
+                None,
+                lambda self: f"{self.effective_batch_size} with microBatchSize {self.micro_batch_size}",
+            ),
         ),
     )
 
@@ -432,8 +437,38 @@ MetricBound = Annotated[float, Field(ge=-1e9, le=1e9)]
 METRICS_IN_WORDS = "; ".join(f"{task}: {', '.join(METRICS[task].names)}" for task in METRICS)
 
 
+def _outside(self: EvaluationSpec, bound: str, names: tuple[str, ...], low: int, high: int) -> dict[str, float]:
+    """Return the gates on some metrics that are out of their range."""
+    gates: dict[str, float] = getattr(self, bound) or {}
+    return {name: value for name, value in gates.items() if name in names and not low <= value <= high}
+
+
+def _range_rule(bound: str, names: tuple[str, ...], low: int, high: int) -> Rule:
+    """Return the rule that gates on some metrics are in the range of what is measured."""
+    outside = f"name in {_quoted(names)} && (self.{bound}[name] < {low}.0 || self.{bound}[name] > {high}.0)"
+    share = ", a share: 0.8 for 80 %" if (low, high) == (0, 1) else ""
+    return Rule(
+        f"!has(self.{bound}) || !self.{bound}.exists(name, {outside})",
+        f"allowed: {low} to {high} for {', '.join(names)}{share}",
+        f".{bound}",
+        check=lambda self: not _outside(self, bound, names, low, high),
+        found=Found(
+            f"self.{bound}.filter(name, {outside})[0]",
+            lambda self: ", ".join(
+                f"{key}: {value:g}" for key, value in _outside(self, bound, names, low, high).items()
+            ),
+        ),
+    )
+
+
 class EvaluationSpec(ApiModel):
     """What is measured on held-out rows, and what must be reached to be published."""
+
+    rules: ClassVar[tuple[Rule, ...]] = tuple(
+        _range_rule(bound, names, low, high)
+        for (low, high), names in METRIC_RANGES.items()
+        for bound in ("minimum", "maximum")
+    )
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="Steps between measurements of the loss. Left out: at the end only."
@@ -713,6 +748,7 @@ LABEL_RULES: tuple[Rule, ...] = (
         ".method.type",
         "FieldValueForbidden",
         lambda self: self.task not in LABEL_TASKS or self.method.type in LABEL_METHODS,
+        Found("self.method.type", lambda self: str(self.method.type)),
     ),
     Rule(
         f"!(self.task in {_quoted(LABEL_TASKS)}) || !has(self.output) || !has(self.output.onnx) || "
@@ -726,6 +762,7 @@ LABEL_RULES: tuple[Rule, ...] = (
             or self.output.onnx is None
             or "int4" not in (self.output.onnx.precisions or ())
         ),
+        Found("'int4'", lambda self: ", ".join(self.output.onnx.precisions)),
     ),
     Rule(
         f"!(self.task in {_quoted(LABEL_TASKS)}) || !has(self.method.lora) || "

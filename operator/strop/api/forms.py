@@ -126,7 +126,7 @@ def data_source_hint(text: str) -> str | None:
 
 def _source_hint(text: str, *, hub: str, hub_form: str, more: str) -> str | None:
     scheme, colon, rest = text.partition("://")
-    if not colon:
+    if not colon or scheme.lower() == "file":
         if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) and hub == "hf://":
             return meant(f"hf://{text}")
         return "a file or folder of this machine is reached as pvc://claim/path, with --volume claim=DIR"
