@@ -391,7 +391,9 @@ class TrainingSpec(ApiModel):
         "unknown size.",
     )
     gradient_checkpointing: bool | None = Field(
-        default=None, description="Recompute activations: less memory, more time. Left out: true over 1B parameters."
+        default=None,
+        description="Recompute activations: less memory, more time. Left out: true over 1B parameters or of unknown "
+        "size; false for prefix-tuning, and for tasks of labels by models of unknown size.",
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] | None = Field(
         default=None, description="Seed of all randomness. Left out: 42."
