@@ -35,7 +35,7 @@ step() { printf '%4ds  %s\n' "$SECONDS" "$*"; }
 need_root() {
 	[ "$EUID" -ne 0 ] || return 0
 	command -v sudo >/dev/null || die "needs root (nodes are namespaces on this machine), and there is no sudo"
-	exec sudo --preserve-env=STROP_CACHE "$HERE/${0##*/}" "$@"
+	exec sudo --preserve-env=STROP_CACHE,TORCH_INDEX,VARIANT "$HERE/${0##*/}" "$@"
 }
 
 # need_binaries: fails in plain words where build-binaries has not run.
