@@ -374,9 +374,9 @@ class TrainingSpec(ApiModel):
     )
     max_length: Annotated[int, Field(ge=16, le=1_048_576)] | None = Field(
         default=None,
-        description="Tokens a row may have; longer rows are truncated, and how many were is reported. Left out, where "
-        "the model reads that many: 1024; 256 for tasks of labels; 384 for question-answering by what may be an "
-        "encoder; 512 for translation by what may be a model of encoder and decoder.",
+        description="Tokens a row may have; longer rows are truncated, and how many were is reported. Left out: "
+        "1024; 256 for tasks of labels; 384 for question-answering by what may be an encoder; 512 for translation by "
+        "what may be a model of encoder and decoder; never more than the model reads.",
     )
     packing: bool | None = Field(
         default=None,
