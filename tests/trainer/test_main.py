@@ -131,7 +131,7 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         lambda _: None,
         make_plan(hyperparameters={"precision": "fp16"}),
         ExitCode.BAD_CONFIGURATION,
-        "training.precision: fp16 is not supported, allowed: fp32, bf16",
+        "training.precision: fp16 is not supported, allowed: auto, bf16, fp32",
     ),
     "ranks": (
         lambda _: None,

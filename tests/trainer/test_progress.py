@@ -111,13 +111,15 @@ def test_reports_carry_the_token_and_add_up(server: Server, environment: dict[st
 def test_reports_that_wait_are_replaced_by_newer_ones(server: Server, environment: dict[str, str]) -> None:
     server.go_on.clear()
     progress = Progress(environment, interval=0.01)
+    progress.report({"current_step": 0}, percent=1)
+    wait_for(lambda: server.received)  # it is on its way, and the server holds it
     begin = time.monotonic()
-    for step in range(10_000):
+    for step in range(1, 10_000):
         progress.report({"current_step": step}, percent=1)
     assert time.monotonic() - begin < 2, "reporting must not wait for the server"
     server.go_on.set()
     progress.close()
-    assert 2 <= len(server.received) < 100
+    assert len(server.received) in {2, 3}  # the one after it, and that of the end
     assert server.received[-1][1]["trainerStatus"]["metrics"][-1] == {"name": "current_step", "value": "9999"}
 
 
