@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -129,10 +130,17 @@ def peer_turn(
             timeout=PATIENCE,
         )
     except RuntimeError as error:
-        raise PeerError(str(error).strip().splitlines()[-1][:300].replace("|", "/")) from error
+        raise PeerError(_reason(str(error))) from error
     except subprocess.TimeoutExpired:
         raise PeerError(f"it took longer than {PATIENCE:.0f} s") from None
     return Turn(**last_json(output))
+
+
+def _reason(output: str) -> str:
+    """Return the line of a failed process that tells why: the last that names an error, else the last."""
+    lines = output.strip().splitlines()
+    told = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (told or lines)[-1][:300].replace("|", "/")
 
 
 def strop_turn(environment: Mapping[str, str], adapter: Path) -> Turn:
