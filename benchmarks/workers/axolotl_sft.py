@@ -59,6 +59,10 @@ def main() -> None:
         "optimizer": "adamw_torch_fused",
         "bf16": True,
         "attn_implementation": "sdpa",
+        # Left out, its kernels for a GPU are chosen without one, too.
+        "lora_mlp_kernel": False,
+        "lora_qkv_kernel": False,
+        "lora_o_kernel": False,
         # Memory that need not be saved is not paid for with time.
         "gradient_checkpointing": False,
         # The rows are in their order already.
