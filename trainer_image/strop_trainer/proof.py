@@ -224,13 +224,12 @@ def prove(
         ValueError: there is no row with an answer to compare.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
-    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
 
     used = [row for row in rows if row.prompt_length < len(row.input_ids)][: limits.rows]
     if not used:
         raise ValueError(f"proof: found no held-out row with an answer among {len(rows)}, expected at least one")
-    vocabulary = int(AutoConfig.from_pretrained(merged, local_files_only=True).vocab_size)
-    positions = max(1, LOGITS_BUDGET_BYTES // (4 * vocabulary * len(used)))
+    positions = kept_positions(merged, len(used))
     prompts = [row.input_ids[: row.prompt_length] for row in used[:FREE_ROWS]]
     reference = run_reference(merged, [row.input_ids for row in used], prompts, positions, max_new_tokens)
     tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
@@ -260,6 +259,14 @@ def prove(
         result = judge(export.artifact, weights, used, reference, logits, free, tokenizer, limits)
         results.append(replace(result, template=template))
     return results
+
+
+def kept_positions(merged: Path, rows: int) -> int:
+    """Return how many positions of each row keep their logits, so that those of all rows fit the budget."""
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    vocabulary = int(AutoConfig.from_pretrained(merged, local_files_only=True).vocab_size)
+    return max(1, LOGITS_BUDGET_BYTES // (4 * vocabulary * rows))
 
 
 def judge(  # noqa: PLR0917 - both sides, and what they are held to

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strop_trainer.export.encoder import exporting, quantize, weight_precision, write_graph
-from strop_trainer.export.reference import Greedy, Reference, decode, end_tokens
+from strop_trainer.export.reference import Greedy, Reference, decode, load_merged
 from strop_trainer.plan import OnnxPrecision
 
 ENCODER: Final = "encoder_model.onnx"
@@ -171,13 +171,8 @@ def run_encoder_decoder(
         max_new_tokens: length of an answer at most.
     """
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer  # noqa: PLC0415
 
-    model: Any = AutoModelForSeq2SeqLM.from_pretrained(
-        merged, dtype=torch.float32, use_safetensors=True, local_files_only=True
-    ).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
-    ends = end_tokens(model, tokenizer)
+    model, tokenizer, ends = load_merged(merged)
     logits, greedy = [], []
     with torch.inference_mode():
         for row in rows:

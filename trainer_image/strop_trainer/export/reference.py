@@ -51,13 +51,8 @@ def run_reference(
         max_new_tokens: length of an answer at most.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        merged, dtype=torch.float32, use_safetensors=True, local_files_only=True
-    ).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
-    ends = end_tokens(model, tokenizer)
+    model, tokenizer, ends = load_merged(merged)
     with torch.inference_mode():
         logits = [
             model(input_ids=torch.tensor([list(row)]), logits_to_keep=min(positions, len(row)), use_cache=False)
@@ -68,6 +63,20 @@ def run_reference(
         ]
         greedy = [_greedy(model, prompt, ends, max_new_tokens) for prompt in prompts]
     return Reference(logits, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
+
+
+def load_merged(merged: Path) -> tuple[Any, Any, frozenset[int]]:
+    """Return the merged model in fp32, its tokenizer, and the tokens that end an answer."""
+    import torch  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    from strop_trainer.methods.auto_class import language_model_class  # noqa: PLC0415 - its package knows PEFT
+
+    model = language_model_class(merged).from_pretrained(
+        merged, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    return model.eval(), tokenizer, end_tokens(model, tokenizer)
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

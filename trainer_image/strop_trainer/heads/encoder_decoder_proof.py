@@ -12,7 +12,7 @@ from strop_trainer.export.encoder_decoder import (
     run_encoder_decoder,
 )
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import FREE_ROWS, LOGITS_BUDGET_BYTES, ProofResult, ProofRow, judge, not_run
+from strop_trainer.proof import FREE_ROWS, ProofResult, ProofRow, judge, kept_positions, not_run
 from strop_trainer.tasks.encoder_decoder import SourceQuestion
 
 
@@ -33,13 +33,12 @@ def prove_encoder_decoder(
         max_new_tokens: length of a free answer at most.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
-    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
 
     used = questions[: limits.rows]
     rows = [DecoderRow(question.prompt_ids, question.row_ids, len(question.given)) for question in used]
     targets = [ProofRow(row.input_ids, row.given, asked.reference) for row, asked in zip(rows, used, strict=True)]
-    vocabulary = int(AutoConfig.from_pretrained(merged, local_files_only=True).vocab_size)
-    positions = max(1, LOGITS_BUDGET_BYTES // (4 * vocabulary * len(used)))
+    positions = kept_positions(merged, len(used))
     reference = run_encoder_decoder(merged, rows, rows[:FREE_ROWS], positions, max_new_tokens)
     tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     results = []
