@@ -7,7 +7,6 @@ JSON object as its last line.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from axolotl.cli.config import load_cfg
 from axolotl.common.datasets import load_datasets
 from axolotl.integrations.base import BasePlugin
 from axolotl.train import train
+
+from benchmarks.workers.said import peak_bytes, tell
 
 
 class OnCpu(BasePlugin):  # type: ignore[misc]
@@ -79,14 +80,7 @@ def main() -> None:
     settings = load_cfg(str(file))
     _, _, trainer = train(cfg=settings, dataset_meta=load_datasets(cfg=settings))
     history = trainer.state.log_history
-    print(
-        json.dumps(
-            {
-                "seconds": next(entry["train_runtime"] for entry in history if "train_runtime" in entry),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-        )
-    )
+    tell(history, peak_bytes=peak_bytes())
 
 
 if __name__ == "__main__":

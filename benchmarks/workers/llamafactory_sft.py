@@ -7,9 +7,10 @@ JSON object as its last line.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
+
+from benchmarks.workers.said import peak_bytes, tell
 
 
 def main() -> None:
@@ -66,14 +67,7 @@ def main() -> None:
         }
     )
     history = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    print(
-        json.dumps(
-            {
-                "seconds": next(entry["train_runtime"] for entry in history if "train_runtime" in entry),
-                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-        )
-    )
+    tell(history, peak_bytes=peak_bytes())
 
 
 if __name__ == "__main__":

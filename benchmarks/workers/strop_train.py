@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 from pathlib import Path
 
+from benchmarks.workers.said import peak_bytes
 from strop_trainer import stages
 from strop_trainer.context import Clock, StopRequest
 from strop_trainer.way import start
@@ -21,7 +21,7 @@ def main() -> None:
     run = start(os.environ, StopRequest(), Clock())
     for stage in (stages.check, stages.fetch, stages.prepare, stages.train):
         stage(run)
-    totals, peak = run.result.totals, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    totals, peak = run.result.totals, peak_bytes()
     ((_, device_peak, _),) = run.use
     if adapter := os.environ.get("BENCHMARK_ADAPTER"):
         run.loaded.save_adapter(Path(adapter), str(run.model.path))

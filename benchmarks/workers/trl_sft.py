@@ -7,10 +7,11 @@ in its folder and prints one JSON object as its last line.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
+
+from benchmarks.workers.said import peak_bytes, tell
 
 
 def quantization() -> Any:
@@ -71,18 +72,10 @@ def main() -> None:
         ),
     )
     trainer.train()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     trainer.model.save_pretrained(task["out"])
-    history = trainer.state.log_history
-    print(
-        json.dumps(
-            {
-                "seconds": next(entry["train_runtime"] for entry in history if "train_runtime" in entry),
-                "peak_bytes": peak,
-                "device_peak_bytes": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
-            }
-        )
-    )
+    device_peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    tell(trainer.state.log_history, peak_bytes=peak, device_peak_bytes=device_peak)
 
 
 if __name__ == "__main__":
