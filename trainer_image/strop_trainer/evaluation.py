@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from strop_trainer.batches import Batch, target_logits
@@ -53,9 +52,7 @@ def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
     }
 
 
-def answer(
-    model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int, *, padded: bool = True
-) -> list[str]:
+def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int) -> list[str]:
     """Return the model's greedy answers, in the order of the questions. The model's attention must take a mask.
 
     Args:
@@ -63,8 +60,6 @@ def answer(
         tokenizer: of the model.
         questions: prompts of any length.
         max_new_tokens: length of an answer at most.
-        padded: whether prompts of different length may share a batch. With virtual tokens in front of the padding, a
-            prompt would stand farther from them than alone.
     """
     import torch  # noqa: PLC0415 - seconds
 
@@ -74,8 +69,8 @@ def answer(
     # Questions of like length go together: less padding.
     order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt_ids))
     answers: dict[int, str] = {}
-    lengths = [list(group) for _, group in groupby(order, lambda index: len(questions[index].prompt_ids))]
-    for chosen in _portions([order] if padded else lengths):
+    for start in range(0, len(order), ANSWER_ROWS):
+        chosen = order[start : start + ANSWER_ROWS]
         longest = max(len(questions[index].prompt_ids) for index in chosen)
         ids = torch.full((len(chosen), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -101,12 +96,6 @@ def answer(
             answers[index] = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
     model.train(training)
     return [answers[index] for index in range(len(questions))]
-
-
-def _portions(groups: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
-    for group in groups:
-        for start in range(0, len(group), ANSWER_ROWS):
-            yield group[start : start + ANSWER_ROWS]
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

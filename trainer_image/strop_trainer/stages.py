@@ -149,8 +149,6 @@ def quiet_libraries(*, deepspeed: bool) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     # Marian's tokenizer would normalise punctuation with it where it is asked to; nobody asks.
     warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-    # PEFT works them out itself where it puts tokens in front of a prompt.
-    warnings.filterwarnings("ignore", message="Position ids are not supported")
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -15,7 +15,7 @@ from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads.exports import export_each, export_on_bases
 from strop_trainer.lengths import in_words, measure_lengths
-from strop_trainer.plan import CPU_PASS_TOKENS, PROMPT_METHODS
+from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
 from strop_trainer.tasks.given_template import keep_given_template
 from strop_trainer.tasks.plain_template import keep_template
@@ -209,13 +209,7 @@ class CausalHead:
         attention = base.config._attn_implementation
         if run.packed:
             base.set_attn_implementation("sdpa")
-        found = evaluation.answer(
-            model,
-            run.loaded.tokenizer,
-            asked,
-            run.plan.training.evaluation.max_new_tokens,
-            padded=run.plan.training.method.type not in PROMPT_METHODS,
-        )
+        found = evaluation.answer(model, run.loaded.tokenizer, asked, run.plan.training.evaluation.max_new_tokens)
         if run.packed:
             base.set_attn_implementation(attention)
         return found

@@ -68,6 +68,8 @@ class LoadedModel:
         """Yield a model that answers as the base model; with method full it is loaded a second time for that."""
         if not self.has_adapter:
             yield _second_base(self)
+        elif self.plan.method.type in PROMPT_METHODS:
+            yield self.base
         elif self.plan.method.lora is not None and self.plan.method.lora.initialization in {"pissa", "olora"}:
             with low_rank.started_again(self.model, self.start):
                 yield self.model
@@ -219,8 +221,8 @@ def load_adapter(adapter: Path, folder: Path, plan: TrainingPlan, device: Any, *
 
     base = _load_base(folder, plan, device.type)
     model = PeftModel.from_pretrained(base.float() if exact else base, adapter).eval()
-    if plan.method.type in PROMPT_METHODS and plan.method.type != "prefix-tuning":
-        prompts.hide_virtual_tokens(model)
+    if plan.method.type in PROMPT_METHODS:
+        prompts.use_prompt(model)
     return model.to(device)
 
 
@@ -271,8 +273,8 @@ def _add_adapter(base: Any, plan: TrainingPlan, folder: Path, task_type: str) ->
         ) from None
     if method.type == "prefix-tuning":
         prompts.start_prefix(model)
-    elif method.type in PROMPT_METHODS:
-        prompts.hide_virtual_tokens(model)
+    if method.type in PROMPT_METHODS:
+        prompts.use_prompt(model)
     if lora is None or lora.initialization == "default":
         return model, {}
     if lora.initialization == "loftq":

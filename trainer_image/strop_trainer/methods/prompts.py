@@ -46,19 +46,46 @@ def start_prefix(model: Any) -> None:
     initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
 
 
-def hide_virtual_tokens(model: Any) -> None:
-    """Let the model's logits be those of a row's own tokens, as without a prompt in front of it."""
+def use_prompt(model: Any) -> None:
+    """Let a PeftModel put its trained tokens in front of each row, when it is called and when it generates.
+
+    Logits are those of a row's own tokens, as without anything in front. PEFT 0.21 does not do here: it looks for the
+    cache by a name that transformers 5.24 no longer uses, so that its `generate` puts the tokens once more in front of
+    every new one, and forgets a prefix after the first.
+    """
+    model.forward = functools.partial(_forward, model)
+    model.generate = functools.partial(_generate, model)
+
+
+def _forward(model: Any, input_ids: Any, attention_mask: Any, *, logits_to_keep: Any = 0, **more: Any) -> Any:
     import torch  # noqa: PLC0415
 
-    virtual, original = model.peft_config["default"].num_virtual_tokens, model.forward
+    read, shift = _in_front(model, input_ids, attention_mask)
+    if isinstance(logits_to_keep, torch.Tensor):
+        return model.base_model(**read, logits_to_keep=logits_to_keep + shift, **more)
+    output = model.base_model(**read, logits_to_keep=logits_to_keep, **more)
+    if logits_to_keep == 0:
+        output.logits = output.logits[:, shift:]
+    return output
 
-    @functools.wraps(original)
-    def forward(*arguments: Any, logits_to_keep: Any = 0, **more: Any) -> Any:
-        if isinstance(logits_to_keep, torch.Tensor):
-            return original(*arguments, logits_to_keep=logits_to_keep + virtual, **more)
-        output = original(*arguments, logits_to_keep=logits_to_keep, **more)
-        if logits_to_keep == 0:
-            output.logits = output.logits[:, virtual:]
-        return output
 
-    model.forward = forward
+def _generate(model: Any, input_ids: Any, attention_mask: Any, **options: Any) -> Any:
+    """Return (rows, length and new tokens), as transformers' own. Positions go by the mask: padding counts for none."""
+    import torch  # noqa: PLC0415
+
+    read, _ = _in_front(model, input_ids, attention_mask)
+    found = model.base_model.generate(**read, **options)
+    return torch.cat([input_ids, found], dim=1) if "inputs_embeds" in read else found
+
+
+def _in_front(model: Any, input_ids: Any, attention_mask: Any) -> tuple[dict[str, Any], int]:
+    """Return what the base model reads in place of rows, and the positions that this puts in front of them."""
+    import torch  # noqa: PLC0415
+
+    rows, virtual = len(input_ids), model.active_peft_config.num_virtual_tokens
+    mask = torch.cat([attention_mask.new_ones(rows, virtual), attention_mask], dim=1)
+    prompt = model.get_prompt(rows)
+    if not isinstance(prompt, torch.Tensor):
+        return {"input_ids": input_ids, "attention_mask": mask, "cache": prompt}, 0
+    embedded = model.word_embeddings(input_ids)
+    return {"inputs_embeds": torch.cat([prompt.to(embedded.dtype), embedded], dim=1), "attention_mask": mask}, virtual
