@@ -1,4 +1,4 @@
-"""One cell: the job by `strop run`, and what it measured, kept outside the tree."""
+"""One cell: the job by `strop run`, and what it measured."""
 
 from __future__ import annotations
 
@@ -77,6 +77,8 @@ class Folders:
 
     root: Path
     models: Path
+    results: Path
+    """In the tree: what was measured outlives the machine, and the page can be written again from it."""
 
     @property
     def rows(self) -> Path:
@@ -85,7 +87,7 @@ class Folders:
 
     def result(self, cell: Cell) -> Path:
         """Return the file of a cell's newest result."""
-        return self.root / "results" / f"{cell.name}.json"
+        return self.results / f"{cell.name}.json"
 
     def work(self, cell: Cell, key: str) -> Path:
         """Return the folder of a cell's work: a run that was interrupted goes on in it."""

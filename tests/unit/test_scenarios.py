@@ -15,7 +15,7 @@ from strop_trainer.tasks import task_named
 
 
 def write_rows(root: Path) -> Folders:
-    folders = Folders(root, root / "models")
+    folders = Folders(root, root / "models", root / "results")
     folders.rows.mkdir(parents=True)
     for scenario in SCENARIOS:
         for name in (scenario.file, scenario.held_out):
