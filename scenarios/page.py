@@ -23,7 +23,7 @@ one after another, by the same code as `strop run`, on real rows and real (small
 what it measured.
 
 - **Models**: SmolLM2-135M-Instruct for language, all-MiniLM-L6-v2 (22M) for labels.
-- **Scale**: a few hundred rows, one to ten epochs: enough to see whether a technique learns, not what is the best that
+- **Scale**: a few hundred rows, one to five epochs: enough to see whether a technique learns, not what is the best that
   it can do. What a job leaves out (learning rate, rank, batch, …) is the planner's choice, as it would be for anybody;
   `strop plan` says why.
 - **Base → tuned** is on held-out rows. For labels, base is the new head before training.

@@ -95,7 +95,7 @@ SCENARIOS: Final = (
         ENCODER,
         "names.jsonl",
         "f1",
-        {"epochs": 10, "maxLength": 128},
+        {"epochs": 5, "maxLength": 128},
         "Japanese sentences of hironsancorpus (MIT) with places, people, organisations, dates, … in IOB2. The encoder "
         "is an English one whose vocabulary lacks nearly a third of their characters: that it learns is the point, "
         "not how well",
