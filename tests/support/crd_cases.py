@@ -585,9 +585,10 @@ def _labels(task: Task) -> tuple[RuleCase, ...]:
             "FineTuneJob",
             "spec",
             ".method.type",
-            "text-classification and token-classification take lora, dora, full",
-            tuple(free | _method(name) for name in ("lora", "dora", "full")),
-            tuple(free | _method(name) for name in ("qlora", "ia3", "p-tuning")),
+            "text-classification and token-classification take lora, qlora, dora, ia3, full: tokens in front of a row "
+            "are for models that answer in words",
+            tuple(free | _method(name) for name in ("lora", "qlora", "dora", "ia3", "full")),
+            tuple(free | _method(name) for name in ("prompt-tuning", "prefix-tuning", "p-tuning")),
         ),
         RuleCase(
             "FineTuneJob",

@@ -104,6 +104,17 @@ def test_weights_are_in_the_precision_that_the_trainer_holds_them_in(fields: dic
     assert weight_bytes(shape, SMOLLM_PARAMETERS, training) == weights
 
 
+def test_a_quantized_model_that_gives_labels_has_one_embedding_in_fp32_and_no_output_layer() -> None:
+    # Qwen3-8B has weights of its own for the output layer, which a model with a head for labels does not load.
+    facts, training = training_of("hf://Qwen/Qwen3-8B", task="text-classification", method__type="qlora")
+    assert facts.shape
+    assert facts.parameters
+    embedding = facts.shape.vocabulary * facts.shape.hidden
+    adapter = 4 * trained_parameters(facts.shape, facts.parameters, training)
+    expected = 4 * embedding + round(0.52 * (facts.parameters - 2 * embedding)) + adapter
+    assert weight_bytes(facts.shape, facts.parameters, training) == expected
+
+
 def test_full_fine_tuning_takes_sixteen_bytes_a_parameter_and_copies_in_bf16() -> None:
     found = estimate(method__type="full", **ONE_ROW)
     assert found.weights + found.gradients + found.optimizer == 16 * SMOLLM_PARAMETERS

@@ -60,8 +60,9 @@ def problems(**fields: Any) -> list[str]:
             "spec.training.effectiveBatchSize: found 8 with 3 ranks; must be a multiple of",
         ),
         (
-            {"task": "text-classification", "method__type": "ia3"},
-            "spec.method.type: found ia3; text-classification and token-classification take",
+            {"task": "text-classification", "method__type": "p-tuning"},
+            "spec.method.type: found p-tuning; text-classification and token-classification take lora, qlora, dora, "
+            "ia3, full: tokens in front of a row are for models that answer in words",
         ),
         (
             {"task": "text-classification", "output__onnx__precisions": ["int4"]},

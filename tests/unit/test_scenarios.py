@@ -9,7 +9,7 @@ from scenarios import page, rows
 from scenarios.measure import Folders, Outcome, admit
 from scenarios.table import CELLS, COLUMNS, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
-from strop_trainer.plan import LABEL_METHODS, LABEL_TASKS, METRICS, DataFile, DatasetPlan
+from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 
@@ -45,10 +45,11 @@ def test_a_cell_of_one_process_is_planned_unless_its_head_refuses_the_method(
     cell: Cell, admitted: dict[str, tuple[str, Outcome | None]]
 ) -> None:
     key, refusal = admitted[cell.name]
-    if cell.scenario.task in LABEL_TASKS and cell.technique.method not in LABEL_METHODS:
+    if cell.scenario.task in LABEL_TASKS and cell.technique.method in PROMPT_METHODS:
         assert refusal is not None
         assert refusal.status == "refused"
         assert refusal.reason.startswith("spec.method.type: ")
+        assert "are for models that answer in words" in refusal.reason
     else:
         assert refusal is None
         assert len(key) == 12

@@ -56,8 +56,8 @@ TEMPLATE_TASKS: Final[tuple[Task, ...]] = (
     "chat", "instruction", "question-answering", "translation", "summarization", "preference"
 )  # fmt: skip
 """Tasks whose rows are rendered by a chat template."""
-LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "full")
-"""Methods that go with a new head."""
+LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "qlora", "dora", "ia3", "full")
+"""Methods that go with a new head: all but those that put tokens in front of each row."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """auto: bf16, or fp32 where the CPU that it is computed on is faster in it and the pod has the memory."""
 OnnxPrecision = Literal["fp32", "int8", "int4"]

@@ -746,7 +746,8 @@ METHOD_RULES: tuple[Rule, ...] = (
 LABEL_RULES: tuple[Rule, ...] = (
     Rule(
         f"!(self.task in {_quoted(LABEL_TASKS)}) || self.method.type in {_quoted(LABEL_METHODS)}",
-        f"{' and '.join(LABEL_TASKS)} take {', '.join(LABEL_METHODS)}: their head is new and trained in full",
+        f"{' and '.join(LABEL_TASKS)} take {', '.join(LABEL_METHODS)}: tokens in front of a row are for models that "
+        "answer in words",
         ".method.type",
         "FieldValueForbidden",
         lambda self: self.task not in LABEL_TASKS or self.method.type in LABEL_METHODS,

@@ -67,14 +67,16 @@ def trained_parameters(shape: Shape, parameters: int, training: TrainingPlan) ->
 def weight_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
     """Return the weights while they are trained: what is trained in fp32, what is frozen in the compute precision.
 
-    QLoRA has linear layers in 4 bits, embeddings and head in fp32.
+    QLoRA has linear layers in 4 bits, embeddings and head in fp32; a model that gives labels has a head of a few rows
+    in place of the output layer, which is left out here.
     """
     if training.method.type == "full":
         return FP32 * parameters
     adapter = FP32 * trained_parameters(shape, parameters, training)
     if training.method.type == "qlora":
         embeddings = _embeddings(shape)
-        return FP32 * embeddings + round(NF4_BYTES * max(0, parameters - embeddings)) + adapter
+        kept = shape.vocabulary * shape.hidden if training.task in LABEL_TASKS else embeddings
+        return FP32 * kept + round(NF4_BYTES * max(0, parameters - embeddings)) + adapter
     return BYTES[training.hyperparameters.precision] * parameters + adapter
 
 

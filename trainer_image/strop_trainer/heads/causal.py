@@ -14,6 +14,7 @@ from strop_trainer.documents import AdapterProof
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads.exports import export_each, export_on_bases
+from strop_trainer.heads.merged import hold_merged
 from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
@@ -299,11 +300,7 @@ def _measure_merged(run: Run, merged: Any, measure: Callable[[Any], dict[str, fl
 
     if run.packed:
         merged.set_attn_implementation(ATTENTION)
-    found = measure(merged)
-    trained = run.metrics_tuned["eval_loss"]
-    run.metrics_tuned["eval_loss_merged"] = found["eval_loss"]
-    say(f"  merged into the base model as it is: eval_loss {found['eval_loss']:.4f}, as trained {trained:.4f}")
-    evaluation.apply_gates(run.metrics_tuned | found, run.plan.training.evaluation)
+    hold_merged(run, measure(merged))
 
 
 def largest(values: Sequence[float]) -> float:

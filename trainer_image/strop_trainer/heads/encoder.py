@@ -16,6 +16,7 @@ from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
+from strop_trainer.heads.merged import hold_merged
 from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.tasks.gates import check_gates, check_measured
 from strop_trainer.threads import give_back_freed_memory
@@ -112,6 +113,7 @@ class EncoderHead:
             hyperparameters.seed,
             bf16=hyperparameters.precision == "bf16" and plan.method.type != "full",
             pad_id=self.pad_id,
+            quantized_on=run.device if plan.method.type == "qlora" else None,
         )
         methods.check_vocabulary(found.model, tokenizer)
         run.loaded = methods.prepare_method(
@@ -120,6 +122,7 @@ class EncoderHead:
             tokenizer,
             run.model.path,
             task.peft_type,
+            found.new,
         )
         for parameter in run.loaded.trainable.values():
             parameter.data = parameter.data.float()
@@ -152,7 +155,8 @@ class EncoderHead:
 
         def loss(batch: Batch) -> Any:
             moved = batch.to(run.device)
-            return LOSSES[self.task.peft_type].loss(self._outputs(run, moved), moved, self.labels)
+            found = self._outputs(run.loaded.model, moved, mixed=self._mixed(run))
+            return LOSSES[self.task.peft_type].loss(found, moved, self.labels)
 
         return loss
 
@@ -185,20 +189,27 @@ class EncoderHead:
             save_tuned(run.loaded.model, run.model.path, merged)
         with_adapter = run.loaded.has_adapter
         del run.loaded
-        run.held_out = []
         give_back_freed_memory()
-        if not precisions_of(plan) and not plan.artifact.merged:
-            return
-        if with_adapter:
-            encoder_model.merge_with_head(
+        written = bool(precisions_of(plan)) or plan.artifact.merged
+        # What was trained on a base that is not the published one is measured on that.
+        moved = plan.method.type == "qlora"
+        if with_adapter and (written or moved):
+            tuned = encoder_model.merge_with_head(
                 run.model.path,
                 run.artifact("adapter"),
-                merged,
+                merged if written else None,
                 self.task.auto_class,
                 self.labels,
                 seed=plan.hyperparameters.seed,
                 pad_id=self.pad_id,
             )
+            if moved:
+                hold_merged(run, self._measure(run, tuned)[0])
+            del tuned
+        run.held_out = []
+        give_back_freed_memory()
+        if not written:
+            return
         from strop_trainer.export.encoder import export_encoder  # noqa: PLC0415
 
         longest = max((row for part in self.held for row in part), key=lambda row: len(row.input_ids))
@@ -254,27 +265,31 @@ class EncoderHead:
                 )
             )
 
-    def _outputs(self, run: Run, batch: Batch) -> Outputs:
+    @staticmethod
+    def _mixed(run: Run) -> bool:
+        """Whether the loaded model is to compute in bf16; one that is trained in full does so by itself."""
+        return run.plan.training.hyperparameters.precision == "bf16" and run.loaded.has_adapter
+
+    def _outputs(self, model: Any, batch: Batch, *, mixed: bool) -> Outputs:
         import torch  # noqa: PLC0415
 
-        # A model that is trained in full computes in bf16 by itself.
-        mixed = run.plan.training.hyperparameters.precision == "bf16" and run.loaded.has_adapter
-        with torch.autocast(run.loaded.model.device.type, torch.bfloat16, enabled=mixed):
-            found = run.loaded.model(**batch.inputs)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
+            found = model(**batch.inputs)
         return tuple(getattr(found, name) for name in self.task.outputs)
 
-    def _measure(self, run: Run) -> tuple[dict[str, float], list[Any]]:
+    def _measure(self, run: Run, merged: Any = None) -> tuple[dict[str, float], list[Any]]:
+        """Return metrics and predictions on the held-out rows, of the loaded model unless there is a merged one."""
         import torch  # noqa: PLC0415
 
         from strop_trainer.export.encoder import split_rows  # noqa: PLC0415
 
-        model = run.loaded.model
+        model, mixed = (run.loaded.model, self._mixed(run)) if merged is None else (merged, False)
         training, outputs, loss, count = model.training, [], 0.0, 0
         model.eval()
         with torch.no_grad():
             for examples, batch in zip(self.held, run.held_out, strict=True):
                 moved = batch.to(model.device)
-                found = self._outputs(run, moved)
+                found = self._outputs(model, moved, mixed=mixed)
                 loss += float(LOSSES[self.task.peft_type].loss(found, moved, self.labels))
                 count += batch.targets
                 outputs += split_rows([output.float().cpu().numpy() for output in found], examples)

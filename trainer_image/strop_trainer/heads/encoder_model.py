@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
+from strop_trainer.methods import quantized
 from strop_trainer.methods.loading import loading_in_words
-from strop_trainer.plan import LABEL_METHODS, LORA_METHODS, TrainingPlan
+from strop_trainer.plan import LABEL_METHODS, TrainingPlan
 from strop_trainer.tasks.labelled import Labels
 
 MAPPINGS = {
@@ -42,7 +44,7 @@ def check_labelled_method(plan: TrainingPlan) -> None:
     if plan.method.type not in LABEL_METHODS:
         raise bad_configuration(
             f"method.type: found {plan.method.type}, allowed for {plan.task} with a head for labels: "
-            f"{', '.join(LABEL_METHODS)}"
+            f"{', '.join(LABEL_METHODS)}; tokens in front of a row are for models that answer in words"
         )
     if plan.method.lora is not None and plan.method.lora.initialization != "default":
         raise bad_configuration(
@@ -79,8 +81,27 @@ def check_labelled_architecture(model_type: str, auto_class: str) -> None:
         )
 
 
-def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, bf16: bool, pad_id: int) -> WithHead:
+def load_with_head(
+    folder: Path,
+    auto_class: str,
+    labels: Labels,
+    seed: int,
+    *,
+    bf16: bool,
+    pad_id: int,
+    quantized_on: str | None = None,
+) -> WithHead:
     """Load a model with a head for the labels; a head for other labels is made anew, from the seed.
+
+    Args:
+        folder: of the base model.
+        auto_class: of transformers.
+        labels: the head's.
+        seed: of what is new.
+        bf16: whether the weights are in bf16, else in fp32; of a quantized model, what it computes in.
+        pad_id: number of the padding token.
+        quantized_on: the device on which linear layers of the base are loaded in 4 bits, all else in fp32; None
+            quantizes nothing.
 
     Raises:
         TrainerError: the folder lacks weights of the model itself (exit 78).
@@ -97,6 +118,14 @@ def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, 
         config.id2label, config.label2id = dict(enumerate(labels.names)), labels.ids
         config.problem_type = "multi_label_classification" if labels.several else None
     config.pad_token_id = pad_id
+    more: dict[str, Any] = {}
+    if quantized_on is not None:
+        with torch.device("meta"):
+            empty = getattr(transformers, auto_class).from_config(config)
+        whole = [*_heads(empty), *(name for name, _ in empty.named_modules() if name.rpartition(".")[2] == "pooler")]
+        more["quantization_config"] = quantized.quantization_config("bf16" if bf16 else "fp32", whole)
+        if quantized_on != CPU:
+            more["device_map"] = {"": quantized_on}
     torch.manual_seed(seed)
     with loading_in_words():
         model, info = getattr(transformers, auto_class).from_pretrained(
@@ -107,6 +136,7 @@ def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, 
             local_files_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **more,
         )
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
@@ -116,13 +146,22 @@ def load_with_head(folder: Path, auto_class: str, labels: Labels, seed: int, *, 
     strange = [name for name in inside if ".pooler." not in name]
     if strange:
         raise bad_configuration(f"model: its weights lack {len(strange)} tensors, such as {strange[0]}")
-    heads = [
-        name for name, child in model.named_children() if f"{name}." != prefix and any(True for _ in child.parameters())
-    ]
+    heads = _heads(model)
     if not known:
         _start_anew([module for name in heads for module in getattr(model, name).modules()], model.config)
     new = (*heads, *sorted({name.rpartition(".")[0] for name in inside}))
+    if quantized_on is not None:
+        return WithHead(quantized.prepare(model), new)
     return WithHead(model.float() if not bf16 else model, new)
+
+
+def _heads(model: Any) -> list[str]:
+    """Return the names of what has weights beside the base."""
+    return [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in child.parameters())
+    ]
 
 
 def _start_anew(modules: Sequence[Any], config: Any) -> None:
@@ -136,32 +175,39 @@ def _start_anew(modules: Sequence[Any], config: Any) -> None:
 
 
 def plan_with_head(plan: TrainingPlan, found: WithHead) -> TrainingPlan:
-    """Return the plan with the head among what is saved, and all-linear spelt out as the linear layers of the base."""
+    """Return the plan with all-linear spelt out as the linear layers of the base."""
     import torch  # noqa: PLC0415
 
     lora = plan.method.lora
-    if plan.method.type not in LORA_METHODS or lora is None:
+    if lora is None or lora.target_modules != "all-linear":
         return plan
-    changes: dict[str, Any] = {"modules_to_save": [*lora.modules_to_save, *found.new]}
-    if lora.target_modules == "all-linear":
-        prefix = re.escape(found.model.base_model_prefix)
-        new = "|".join(map(re.escape, found.new))
-        names = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in found.model.named_modules()
-                if isinstance(module, torch.nn.Linear) and name.startswith(f"{found.model.base_model_prefix}.")
-            }
-        )
-        changes["target_modules"] = rf"(?!({new})(\.|$)){prefix}\.(.*\.)?({'|'.join(map(re.escape, names))})"
-    method = plan.method.model_copy(update={"lora": lora.model_copy(update=changes)})
+    prefix = re.escape(found.model.base_model_prefix)
+    new = "|".join(map(re.escape, found.new))
+    names = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in found.model.named_modules()
+            if isinstance(module, torch.nn.Linear) and name.startswith(f"{found.model.base_model_prefix}.")
+        }
+    )
+    layers = rf"(?!({new})(\.|$)){prefix}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+    method = plan.method.model_copy(update={"lora": lora.model_copy(update={"target_modules": layers})})
     return plan.model_copy(update={"method": method})
 
 
 def merge_with_head(
-    folder: Path, adapter: Path, out: Path, auto_class: str, labels: Labels, *, seed: int, pad_id: int
-) -> None:
-    """Fold an adapter into its base in fp32, and save model and tokenizer to `out`.
+    folder: Path, adapter: Path, out: Path | None, auto_class: str, labels: Labels, *, seed: int, pad_id: int
+) -> Any:
+    """Fold an adapter into its base in fp32, save model and tokenizer to `out`, and return the model.
+
+    Args:
+        folder: of the base model, unquantized.
+        adapter: PEFT folder.
+        out: the folder to make; None writes nothing.
+        auto_class: of transformers.
+        labels: the head's.
+        seed: of what is new, all of which the adapter replaces.
+        pad_id: number of the padding token.
 
     Raises:
         ValueError: merging gave a weight that is not a number, so that the adapter is broken.
@@ -170,6 +216,12 @@ def merge_with_head(
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     base = load_with_head(folder, auto_class, labels, seed, bf16=False, pad_id=pad_id).model
-    merged = PeftModel.from_pretrained(base, adapter).merge_and_unload(safe_merge=True)
-    merged.save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(out)
+    tuned = PeftModel.from_pretrained(base, adapter)
+    # PEFT's own hands on weight and bias as of one layer, but for LoRA, and fails on a head of several. Each module
+    # that is put back has its weights.
+    tuned.base_model._replace_module = lambda parent, name, module, _wrapper: setattr(parent, name, module)
+    merged = tuned.merge_and_unload(safe_merge=True)
+    if out is not None:
+        merged.save_pretrained(out)
+        AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(out)
+    return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,7 +176,9 @@ def loading_in_words() -> Iterator[None]:
         raise bad_configuration(f"model: cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, task_type: str = CAUSAL) -> LoadedModel:
+def prepare_method(  # noqa: PLR0917 - what a model is made of
+    base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, task_type: str = CAUSAL, new: Sequence[str] = ()
+) -> LoadedModel:
     """Make the method's parameters trainable, in fp32.
 
     Args:
@@ -185,6 +187,7 @@ def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, 
         tokenizer: of the model.
         folder: of the base model.
         task_type: PEFT's name of what the model is for.
+        new: modules that are trained in full and saved beside an adapter, besides those that the plan names.
 
     Raises:
         TrainerError: the method does not fit the model (exit 78).
@@ -197,7 +200,7 @@ def prepare_method(base: Any, plan: TrainingPlan, tokenizer: Any, folder: Path, 
         if hyperparameters.precision == "bf16":
             _compute_in_bf16(model)
     else:
-        model, start = _add_adapter(base, plan, folder, task_type)
+        model, start = _add_adapter(base, plan, folder, task_type, new)
     if hyperparameters.gradient_checkpointing:
         base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         if method.type != "full":
@@ -250,17 +253,20 @@ def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
     return quantized.prepare(base) if method == "qlora" else base
 
 
-def _add_adapter(base: Any, plan: TrainingPlan, folder: Path, task_type: str) -> tuple[Any, dict[str, Any]]:
+def _add_adapter(
+    base: Any, plan: TrainingPlan, folder: Path, task_type: str, new: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
     """Return the PeftModel, and where its matrices start if not at no effect."""
     from peft import get_peft_model  # noqa: PLC0415 - seconds
 
     method, lora = plan.method, plan.method.lora
     if lora is not None:
+        lora = lora.model_copy(update={"modules_to_save": [*lora.modules_to_save, *new]})
         config = low_rank.lora_config(method, lora, base, task_type)
     elif method.type in PROMPT_METHODS:
         config = prompts.prompt_config(method, base, task_type)
     else:
-        config = ia3.ia3_config(base, task_type)
+        config = ia3.ia3_config(base, task_type, new)
     try:
         with warnings.catch_warnings():
             # PEFT asks transformers by a name that it is about to change.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,14 @@ from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import Precision
 
 
-def quantization_config(precision: Precision) -> Any:
-    """Return how transformers is to quantize while it loads; it computes in `precision`."""
+def quantization_config(precision: Precision, whole: Sequence[str] | None = None) -> Any:
+    """Return how transformers is to quantize while it loads.
+
+    Args:
+        precision: of what is computed around the quantized weights.
+        whole: full names of modules that stay as they are, with all in them; None: what transformers finds to be the
+            output layer.
+    """
     import torch  # noqa: PLC0415 - seconds
     from transformers import BitsAndBytesConfig  # noqa: PLC0415
 
@@ -19,6 +27,8 @@ def quantization_config(precision: Precision) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        # As expressions from the first letter on: a plain name would stand for every name that ends in it.
+        llm_int8_skip_modules=None if whole is None else [f"^{re.escape(name)}" for name in whole],
     )
 
 
