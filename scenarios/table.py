@@ -66,6 +66,7 @@ SCENARIOS: Final = (
         "perplexity",
         {"epochs": 1, "maxLength": 256},
         "sections of the Python language reference, as every Python brings them (pydoc_data; PSF licence)",
+        LANGUAGE,
     ),
     Scenario(
         "classification",
@@ -143,6 +144,7 @@ SCENARIOS: Final = (
         "perplexity",
         {"epochs": 1, "maxLength": 512},
         "traditional fiddle tunes of Ryan's Mammoth Collection (1883) in music21's corpus",
+        LANGUAGE,
     ),
 )
 

@@ -59,7 +59,7 @@ def test_all_weights_learn_at_about_a_tenth_of_the_rate_of_lora(source: str) -> 
         ({"type": "lora", "lora": {"plusRatio": 16}}, 1e-4, "Hayou"),
         ({"type": "lora", "lora": {"plusRatio": 1}}, 3e-4, "x 10 for LoRA"),
         ({"type": "full"}, 3e-5, "5e-5 x (2000"),
-        ({"type": "ia3"}, 3e-3, "(IA)3"),
+        ({"type": "ia3"}, 8e-3, "PEFT's guide"),
         ({"type": "prompt-tuning"}, 3e-2, "PEFT"),
         ({"type": "prefix-tuning"}, 1e-2, "P-tuning v2"),
         ({"type": "p-tuning"}, 1e-3, "PEFT"),

@@ -20,11 +20,6 @@ PRECISION: Final[tuple[Precision, str]] = ("fp32", "encoders are small, and a ne
 ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32"], "exact; int8 is a quarter of the size")
 ANSWER_ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32", "int8"], "of a model with an encoder")
 _LORA_RATE: Final = (5e-4, "as LoRA's for RoBERTa (Hu et al. 2021, table 9); encoders have no presets")
-_IA3_RATE: Final = (
-    8e-3,
-    "as PEFT's guide to (IA)3 has it for three passes: the paper's 3e-3 is for a thousand steps (Liu et al. 2022); "
-    "encoders have no presets",
-)
 _FULL_RATE: Final = (
     5e-5,
     "the upper end of BERT's 2e-5 to 5e-5 (Devlin et al. 2019, appendix A.3): small data gives a new head few steps; "
@@ -39,8 +34,6 @@ def label_learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float
         return _LORA_RATE
     if small and spec.method.type == "full":
         return _FULL_RATE
-    if small and spec.method.type == "ia3":
-        return _IA3_RATE
     return learning_rate_of(spec, facts)
 
 
