@@ -473,6 +473,20 @@ def test_run_shows_what_was_published_and_forgets_its_work(
     assert list(state.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_accelerators_that_are_not_here_are_told(
+    strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch, command: str
+) -> None:
+    monkeypatch.setattr(machine, "nvidia_accelerator", lambda: None)
+    monkeypatch.setenv("LAST_WORD", termination().dump())
+    answer = strop(command, job_file(tmp_path, compute={"resources": {"accelerators": 2}}))
+    assert answer.code == 0
+    assert answer.err == (
+        "note: team-a/job: spec.compute.resources.accelerators: found 2, but no ComputePool was given and this machine "
+        "has none: planned for CPUs; give the pool with --pools FILE\n"
+    )
+
+
 def test_run_shows_why_it_failed(strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch) -> None:
     word = {"stage": "check", "reason": "BadData", "message": "rows line 3: [bold] is no JSON"}
     monkeypatch.setenv("LAST_WORD", json.dumps(word))

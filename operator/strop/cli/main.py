@@ -149,17 +149,7 @@ def plan(
     _, planned = plan_files(files, pools or [], namespace, job)
     console = _console()
     for item in planned:
-        if item.unheeded_pool:
-            _note(
-                f"{item.job.namespace}/{item.job.name}: spec.compute.pool: found {item.unheeded_pool}, but no "
-                "ComputePool was given: planned for this machine; give the pool with --pools FILE"
-            )
-        if item.unheeded_accelerators:
-            _note(
-                f"{item.job.namespace}/{item.job.name}: spec.compute.resources.accelerators: found "
-                f"{item.unheeded_accelerators}, but no ComputePool was given and this machine has none: planned for "
-                "CPUs; give the pool with --pools FILE"
-            )
+        _note(*item.unheeded)
         _note(size_note(item.job), memory_note(item.job, accelerators=item.accelerators))
         if output == "json":
             typer.echo(plan_json(item.plan))
@@ -201,6 +191,7 @@ def run(
     mounts = Mounts(_pairs("--volume", volume), _pairs("--configmap", configmap), registry, work)
     roots = Roots.of(os.environ, Path.home())
     for item in planned:
+        _note(*item.unheeded)
         code = _run_one(item, bundle.config_maps, mounts, roots)
         if code != ExitCode.OK:
             raise typer.Exit(code)

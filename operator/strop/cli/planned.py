@@ -32,17 +32,24 @@ class Planned:
         return None if self.embedded else self.plan.placement.resources.accelerators
 
     @property
-    def unheeded_pool(self) -> str | None:
-        """The pool that the job names, where none was given and the plan is for this machine instead."""
-        wanted = self.job.spec.compute.pool
-        return wanted if self.embedded and wanted != AUTO else None
-
-    @property
-    def unheeded_accelerators(self) -> int | None:
-        """The accelerators that the job asks for, where no pool was given and this machine has none."""
-        resources = self.job.spec.compute.resources
-        asked = resources.accelerators if self.embedded and resources else None
-        return asked if asked and not self.plan.placement.resources.accelerators else None
+    def unheeded(self) -> tuple[str, ...]:
+        """What the job says of its place that goes for nothing, as the plan is for this machine; a sentence each."""
+        if not self.embedded:
+            return ()
+        compute, name = self.job.spec.compute, f"{self.job.namespace}/{self.job.name}"
+        asked = compute.resources.accelerators if compute.resources else None
+        told = []
+        if compute.pool != AUTO:
+            told.append(
+                f"{name}: spec.compute.pool: found {compute.pool}, but no ComputePool was given: planned for this "
+                "machine; give the pool with --pools FILE"
+            )
+        if asked and not self.plan.placement.resources.accelerators:
+            told.append(
+                f"{name}: spec.compute.resources.accelerators: found {asked}, but no ComputePool was given and this "
+                "machine has none: planned for CPUs; give the pool with --pools FILE"
+            )
+        return tuple(told)
 
 
 def plan_files(

@@ -20,7 +20,7 @@ _REFERENCE_HIDDEN: Final = 2000
 _SIZE_EXPONENT: Final = {"qwen": 0.0775}
 _DEFAULT_SIZE_EXPONENT: Final = 0.781
 _OWN_LEARNING_RATES: Final[dict[MethodType, tuple[float, str]]] = {
-    "ia3": (8e-3, "as PEFT's guide has it for three epochs; the paper's 3e-3 is for a thousand steps (Liu et al. 2022)"),
+    "ia3": (8e-3, "as PEFT's guide, for three epochs; the paper's 3e-3 is for a thousand steps (Liu et al. 2022)"),
     "prompt-tuning": (3e-2, "as PEFT's guide: the tokens are all there is to learn, and take large steps"),
     "prefix-tuning": (1e-2, "as P-tuning v2's range for prefixes without reparametrisation (Liu et al. 2022)"),
     "p-tuning": (1e-3, "as PEFT's guide: the network that makes the tokens takes steps of its own usual size"),
