@@ -9,7 +9,8 @@ import pytest
 
 from strop_trainer import checkpoints
 from strop_trainer.plan import Plan
-from tests.support.models import tiny_llama
+from tests.support.data import write_jsonl
+from tests.support.models import tiny_encoder, tiny_llama
 from tests.support.training import Surroundings, make_plan
 
 pytestmark = pytest.mark.gpu
@@ -79,3 +80,28 @@ def test_each_method_trains_there(tmp_path: Path, method: str) -> None:
     assert "on cuda" in ended.output
     index = json.loads((around.registry / "tuned" / "index.json").read_text())
     assert index["versions"], index
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "ia3"])
+def test_a_model_with_a_head_for_labels_trains_there(tmp_path: Path, method: str) -> None:
+    around = Surroundings(tmp_path)
+    rows = [
+        {"text": f"the {colour} fox {number}", "label": colour} for number in range(16) for colour in ("red", "blue")
+    ]
+    write_jsonl(around.volumes / "data" / "train.jsonl", rows[8:])
+    write_jsonl(around.volumes / "data" / "held.jsonl", rows[:8])
+    tiny_encoder(around.volumes / "models" / "tiny", "bert")
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
+    plan = plan_for(
+        task="text-classification",
+        method={"type": method, "lora": lora if method != "ia3" else None},
+        hyperparameters={"packing": False, "precision": "fp32"},
+        artifact={"onnx": ["fp32"]},
+    )
+    ended = around.run(plan)
+    assert ended.code == 0, ended
+    training = json.loads((around.registry / "tuned" / "1" / "training.json").read_text())
+    assert training["ranks"][0]["devicePeakBytes"] > 0
+    assert ended.message
+    assert ended.message.published
+    assert [proof.passed for proof in ended.message.published.proofs] == [True]
