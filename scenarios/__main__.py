@@ -7,7 +7,7 @@
     python -m scenarios --list              # cells and their state
 
 Cells of one process run beside each other, a core to each; then those of several processes, one after another.
-Safe to interrupt: what is measured is kept, and the cells that were running go on from their last checkpoints.
+Safe to interrupt: what is measured is kept, and the cells that were running begin again.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Folders:
         return self.results / f"{cell.name}.json"
 
     def work(self, cell: Cell, key: str) -> Path:
-        """Return the folder of a cell's work: a run that was interrupted goes on in it."""
+        """Return the folder of a cell's work."""
         return self.root / "work" / f"{cell.name}-{key}"
 
     def log(self, cell: Cell, key: str) -> Path:
@@ -132,7 +132,7 @@ def admit(cell: Cell, folders: Folders) -> tuple[str, Outcome | None]:
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """The cell was stopped; the next run goes on from its last checkpoint."""
+    """The cell was stopped; the next run begins it again, as processor time is counted from an attempt's start."""
 
 
 def run(cell: Cell, folders: Folders, key: str, cores: Collection[int], stop: Event) -> Outcome:
@@ -149,7 +149,8 @@ def run(cell: Cell, folders: Folders, key: str, cores: Collection[int], stop: Ev
         Interrupted: it was stopped.
     """
     work = folders.work(cell, key)
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     registry, log = work / "registry", folders.log(cell, key)
     command = [
         sys.executable, "-m", "strop.cli", "run", str(folders.root / "jobs" / f"{cell.name}.yaml"),
@@ -182,7 +183,7 @@ def _wait(process: subprocess.Popen[bytes], limit: float, stop: Event) -> int | 
     """Return the exit code; None where it was not done in time.
 
     Raises:
-        Interrupted: it was stopped; it has saved a checkpoint.
+        Interrupted: it was stopped.
     """
     while True:
         try:

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from scenarios import page, rows
+from scenarios import measure, page, rows
 from scenarios.measure import Folders, Outcome, admit
 from scenarios.table import CELLS, COLUMNS, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
@@ -68,6 +69,20 @@ def test_other_rows_make_another_key(tmp_path: Path) -> None:
     assert admit(cell, folders) == before
     (folders.rows / cell.scenario.held_out).write_text("{}\n{}\n")
     assert admit(cell, folders)[0] != before[0]
+
+
+def test_a_cell_that_was_interrupted_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders, cell = write_rows(tmp_path), cell_named("translation-zero")
+    left = folders.work(cell, "key") / "run" / "checkpoints"
+    left.mkdir(parents=True)
+
+    def start(command: list[str], **_options: object) -> None:
+        assert not left.exists()
+        raise InterruptedError(command[2])
+
+    monkeypatch.setattr(measure.subprocess, "Popen", start)
+    with pytest.raises(InterruptedError, match=r"strop\.cli"):
+        measure.run(cell, folders, "key", {0}, Event())
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
