@@ -78,3 +78,13 @@ def test_the_base_answers_without_them(loaded: LoadedModel) -> None:
         found = answer(base, loaded.tokenizer, asked, TOKENS)
         expected = [greedy(base, loaded.tokenizer, question.prompt_ids) for question in asked]
     assert found == expected != answer(loaded.model, loaded.tokenizer, asked, TOKENS)
+
+
+@pytest.mark.parametrize("method", ["prompt-tuning", "p-tuning"])
+def test_tokens_start_as_tokens_of_the_vocabulary(method: str, tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "model")
+    model = load_model(tmp_path / "model", plan_of(method), load_tokenizer(tmp_path / "model")).model
+    vocabulary = model.get_input_embeddings().weight
+    with torch.no_grad():
+        distances = (model.get_prompt(1)[0][:, None] - vocabulary).norm(dim=-1)
+    assert distances.min(dim=1).values.max() < 1e-4 < vocabulary.norm(dim=-1).median()

@@ -279,6 +279,8 @@ def _add_adapter(
         ) from None
     if method.type == "prefix-tuning":
         prompts.start_prefix(model)
+    if method.type == "p-tuning":
+        prompts.start_prompt_encoder(model)
     if method.type in PROMPT_METHODS:
         prompts.use_prompt(model)
     if lora is None or lora.initialization == "default":

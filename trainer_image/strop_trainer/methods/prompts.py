@@ -46,6 +46,25 @@ def start_prefix(model: Any) -> None:
     initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
 
 
+def start_prompt_encoder(model: Any) -> None:
+    """Start the network that makes the tokens of p-tuning so that it makes tokens of the vocabulary.
+
+    Its last layer is solved for them, by least squares: that is exact where it is at least as wide as there are
+    tokens. What a network of random weights makes is unlike any token: it is harmful until it has unlearnt that.
+    """
+    import torch  # noqa: PLC0415
+
+    encoder = model.prompt_encoder["default"]
+    *before, last = encoder.mlp_head
+    vocabulary = model.get_base_model().config.get_text_config().vocab_size
+    ids = torch.randint(0, vocabulary, (encoder.total_virtual_tokens,), device=model.device)
+    with torch.no_grad():
+        hidden = torch.nn.Sequential(*before)(encoder.embedding.weight)
+        tokens = model.word_embeddings(ids).to(hidden.dtype)
+        last.bias.copy_(tokens.mean(dim=0))
+        last.weight.copy_((torch.linalg.pinv(hidden) @ (tokens - last.bias)).T)
+
+
 def use_prompt(model: Any) -> None:
     """Let a PeftModel put its trained tokens in front of each row, when it is called and when it generates.
 
