@@ -45,6 +45,16 @@ HELD_OUT_SHARE: Final = 0.2
 TUNE_FIELDS: Final = "TRMLK"
 """Fields of ABC's header that are kept: title, rhythm, metre, unit length and key."""
 
+TUNE_LINES: Final = 7
+"""What a question is asked of: the header, and a line or two of notes."""
+QUESTIONS: Final = {
+    "T": "What is the title of this tune?",
+    "R": "What kind of dance is this?",
+    "M": "In which metre is this tune?",
+    "L": "What is the unit length of a note?",
+}
+"""Field of ABC's header → what asks for it."""
+
 Row = dict[str, Any]
 
 
@@ -115,8 +125,20 @@ def is_plain(text: str) -> bool:
 
 
 def questions() -> list[Row]:
-    """Return trivia."""
-    return [{"question": question, "answer": answer} for question, answer in conversations("trivia")]
+    """Return a question on the beginning of each tune that says what is asked for, as on a form."""
+    chance, rows = random.Random(SEED), []  # noqa: S311 - the same rows each time
+    for tune in tunes():
+        lines = tune["text"].splitlines()
+        header: dict[str, str] = {}
+        for line in lines:
+            if line[1:2] == ":":
+                header.setdefault(line[0], line[2:].strip())  # the first of several titles
+        asked = [name for name in QUESTIONS if header.get(name)]
+        if asked:
+            name = chance.choice(asked)
+            context = "\n".join(lines[:TUNE_LINES])
+            rows.append({"context": context, "question": QUESTIONS[name], "answer": header[name]})
+    return rows
 
 
 def talk() -> list[Row]:
@@ -152,14 +174,14 @@ def plain_tune(text: str) -> str:
 
 
 SOURCES: Final = {
-    "python-reference.jsonl": (reference, 16, 6),
+    "python-reference.jsonl": (reference, 36, 8),
     "topics.jsonl": (topics, 320, 80),
     "topics-in-words.jsonl": (topics_in_words, 96, 24),
     "names.jsonl": (names, 400, 100),
     "translation.csv": (translation, 96, 24),
     "questions.jsonl": (questions, 96, 24),
     "talk.jsonl": (talk, 96, 24),
-    "tunes.jsonl": (tunes, 24, 8),
+    "tunes.jsonl": (tunes, 64, 8),
 }
 """File → what makes its rows, how many are trained on and how many held out, at most."""
 
