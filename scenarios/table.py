@@ -120,8 +120,8 @@ SCENARIOS: Final = (
         "questions.jsonl",
         "f1",
         {"epochs": 2, "maxLength": 128},
-        "what a fiddle tune in ABC notation says of itself (title, dance, metre, unit length), asked of its first lines; "
-        "Ryan's Mammoth Collection (1883) in music21's corpus. No tune is both trained on and held out",
+        "what a fiddle tune in ABC notation says of itself (title, dance, metre, unit length), asked of its first "
+        "lines; Ryan's Mammoth Collection (1883) in music21's corpus. No tune is both trained on and held out",
         LANGUAGE | {"maxNewTokens": 24},
     ),
     Scenario(

@@ -819,7 +819,7 @@ def _metric_rules(task: Task, metrics: TaskMetrics) -> tuple[RuleCase, ...]:
                 (at(bound, metrics.generated[0], 1), at(bound, metrics.held_out[0], 0)),
                 tuple(at(bound, name, 0) for name in metrics.generated),
             )
-            if metrics.generated
+            if metrics.generated and not metrics.by_model
             else None,
         )
         if case

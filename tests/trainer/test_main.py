@@ -80,6 +80,15 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         ExitCode.BAD_CONFIGURATION,
         "needs evaluation.generateRows of at least 1",
     ),
+    "metric that needs answers of a model that generates them": (
+        lambda a: (
+            tiny_llama(a.volumes / "models" / "tiny"),
+            (a.volumes / "data" / "train.jsonl").write_text('{"question": "why?", "answer": "so"}\n' * 8),
+        ),
+        make_plan(task="question-answering", evaluation={"minimum": {"f1": 1.0}, "generate_rows": 0}),
+        ExitCode.BAD_CONFIGURATION,
+        "needs evaluation.generateRows of at least 1",
+    ),
     "nothing to publish": (
         lambda _: None,
         make_plan(method={"type": "full"}),

@@ -3,6 +3,7 @@
 import pytest
 
 from strop.planning.chooser import Chooser
+from strop.planning.inputs import PlanError
 from strop.planning.presets import model_facts
 from strop.planning.resolve import resolve_training
 from strop_trainer.plan import TrainingPlan
@@ -68,6 +69,16 @@ def test_questions_leave_the_precisions_to_the_kind_of_model_unless_they_are_nam
     off = plan_of(task="question-answering", output__onnx={"enabled": False}).artifact
     assert (off.onnx, off.onnx_encoder) == ([], None)
     assert plan_of(task="chat").artifact.onnx_encoder is None
+
+
+def test_a_gate_on_answers_needs_answers_of_a_model_that_is_known_to_generate_them() -> None:
+    gate = {"minimum": {"f1": 0.5}, "generateRows": 0}
+    plan = plan_of(task="question-answering", model__source="pvc://models/bert", evaluation=gate)
+    assert (plan.evaluation.minimum, plan.evaluation.generate_rows) == ({"f1": 0.5}, 0)
+    with pytest.raises(PlanError, match=r"spec\.evaluation\.generateRows: found 0, allowed: at least 1 with a gate on f1"):
+        plan_of(task="question-answering", model__source="hf://HuggingFaceTB/SmolLM2-135M", evaluation=gate)
+    loss = gate | {"minimum": {}, "maximum": {"eval_loss": 2.0}}
+    plan_of(task="question-answering", model__source="hf://HuggingFaceTB/SmolLM2-135M", evaluation=loss)
 
 
 @pytest.mark.parametrize("onnx", [{}, {"enabled": True}, {"form": "merged"}])

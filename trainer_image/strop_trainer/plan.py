@@ -78,6 +78,8 @@ class TaskMetrics:
     """Measured by one pass over the held-out rows."""
     generated: tuple[str, ...] = ()
     """Measured on answers that are generated, so only where `evaluation.generateRows` is at least 1."""
+    by_model: bool = False
+    """Whether some models answer without generating: only the trainer, which has the model, can tell."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,7 +96,7 @@ METRICS: Final[Mapping[Task, TaskMetrics]] = {
         held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("rouge1", "rouge2", "rougeL")
     ),
     "question-answering": TaskMetrics(
-        held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match", "f1")
+        held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match", "f1"), by_model=True
     ),
     "text-classification": TaskMetrics(
         held_out=("eval_loss", "accuracy", "f1", "mcc", "exact_match", "f1_micro"),

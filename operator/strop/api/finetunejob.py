@@ -804,7 +804,7 @@ def _metric_rules(task: Task, metrics: TaskMetrics, bound: Literal["minimum", "m
             lambda self: ", ".join(name for name in _gates(self, bound) if name not in known),
         ),
     )
-    if generated:
+    if generated and not metrics.by_model:
         yield Rule(
             f"{left_out}!has(self.evaluation.generateRows) || self.evaluation.generateRows > 0 || "
             f"!{gates}.exists(name, name in {_quoted(metrics.generated)})",

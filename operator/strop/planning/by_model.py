@@ -10,7 +10,7 @@ from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.presets import ModelFacts, refusal_of
 from strop_trainer.encoder_decoders import plan_refusal, task_refusal
-from strop_trainer.plan import LABEL_TASKS, TrainingPlan
+from strop_trainer.plan import LABEL_TASKS, METRICS, TrainingPlan
 
 _OUTSIDE_BLOCKS: Final = ("lm_head", "embed_tokens")
 """Layers that may be adapted as well."""
@@ -24,6 +24,8 @@ def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
     """
     if reason := refusal_of(spec.model):
         raise PlanError(names.Reason.UNSUPPORTED, f"spec.model.source: found {spec.model.source}: {reason}")
+    if METRICS[spec.task].by_model and not facts.may_be_encoder:
+        _check_gates(spec, facts)
     lora, architecture = spec.method.lora, facts.architecture
     if architecture is None:
         return
@@ -58,6 +60,21 @@ def check_plan_by_model(training: TrainingPlan, facts: ModelFacts) -> None:
 def lacks_onnx(spec: FineTuneJobSpec, facts: ModelFacts) -> bool:
     """Whether the model is known to have no ONNX export for this task."""
     return facts.architecture is not None and not facts.architecture.onnx and spec.task not in LABEL_TASKS
+
+
+def _check_gates(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
+    """Refuse gates on answers that a model which generates its answers is asked not to give."""
+    given = spec.evaluation
+    if given is None or given.generate_rows != 0:
+        return
+    gates = {*(given.minimum or {}), *(given.maximum or {})}
+    gated = [name for name in METRICS[spec.task].generated if name in gates]
+    if gated:
+        raise PlanError(
+            names.Reason.INVALID,
+            f"spec.evaluation.generateRows: found 0, allowed: at least 1 with a gate on {', '.join(gated)}, which "
+            f"a model that generates its answers is measured by ({facts.basis})",
+        )
 
 
 def _check_output(output: OutputSpec, method: str, architecture: str) -> None:

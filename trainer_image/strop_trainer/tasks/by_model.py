@@ -6,13 +6,14 @@ from typing import Final
 
 from strop_trainer.encoder_decoders import CLASSES, task_refusal
 from strop_trainer.errors import bad_configuration
+from strop_trainer.plan import METRICS
 from strop_trainer.sources.model_folder import ModelFolder
 from strop_trainer.tasks.base import Task
 from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
 from strop_trainer.tasks.prompted import PromptedTask
 
-BY_MODEL: Final = frozenset({"question-answering"})
+BY_MODEL: Final = frozenset(task for task, metrics in METRICS.items() if metrics.by_model)
 """Tasks whose rows depend on the model: an encoder points at a part of the text, others answer in their own words."""
 _GENERATES: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
