@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from strop.api.finetunejob import FineTuneJobStatus, Progress
+from strop.cluster.client import ApiError
 from strop.controller.act import act, status_differs
-from strop.controller.client import ApiError
 from strop.controller.events import EventRecorder
 from strop.decide.decision import Apply, Create, Decision, Delete, EventNote, Patch, SetFinalizer
 from tests.support.jobs import JOB_UID, make_child, make_job

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from strop.controller.client import ApiError
+from strop.cluster.client import ApiError
 from strop.controller.lease import Lease, LeaseLostError
 
 

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from strop.controller.queue import FIRST_DELAY, LAST_DELAY, Key, KeyedQueue
+from strop.cluster.key import Key
+from strop.controller.queue import FIRST_DELAY, LAST_DELAY, KeyedQueue
 
 A, B = Key("ns", "a"), Key("ns", "b")
 

@@ -7,9 +7,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from strop.cluster.client import ApiError
+from strop.cluster.key import Key
 from strop.controller import reconcile as module
-from strop.controller.client import ApiError
-from strop.controller.queue import Key
 from strop.controller.reconcile import Reconciler, find_workloads
 from strop.controller.settings import Settings
 from strop.progress.metrics import Metrics

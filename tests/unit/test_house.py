@@ -56,7 +56,7 @@ def imported_with(package: str, *, without: tuple[str, ...] = ()) -> set[str]:
     return set(json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("room", ["api", "planning", "desired", "decide", "controller", "progress", "cli"])
+@pytest.mark.parametrize("room", ["api", "planning", "desired", "decide", "cluster", "progress", "controller", "cli"])
 def test_no_room_of_the_operator_loads_the_training_stack(room: str) -> None:
     assert imported_with(f"strop.{room}") & TRAINING_STACK == set()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from strop.api.finetunejob import Progress
-from strop.controller.client import ApiError
+from strop.cluster.client import ApiError
 from strop.progress.identity import Reporter
 from strop.progress.metrics import Metrics
 from strop.progress.writes import MANAGER, ProgressWriter

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import aiohttp
 
-from strop.controller.client import ApiError, Client, load_configuration
+from strop.cluster.client import ApiError, Client, load_configuration
+from strop.cluster.resources import JOBS
 from strop.controller.kopf_app import Watcher
 from strop.controller.lease import Lease, LeaseLostError
 from strop.controller.reconcile import Reconciler
-from strop.controller.resources import JOBS
 from strop.controller.settings import Settings
 from strop.progress.certificates import Authority
 from strop.progress.health import Health

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from strop.api.names import API_VERSION, FINALIZER
-from strop.controller.client import Client
+from strop.cluster.client import Client
 from strop.controller.events import EventRecorder
 from strop.decide.decision import Action, Apply, Create, Decision, Delete, Patch, SetFinalizer
 from strop.decide.status import status_document

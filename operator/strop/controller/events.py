@@ -10,9 +10,9 @@ from typing import Final
 import aiohttp
 
 from strop.api.names import GROUP
-from strop.controller.client import CONFLICT, MERGE, ApiError, Client
-from strop.controller.moment import Present
-from strop.controller.resources import EVENTS
+from strop.cluster.client import CONFLICT, MERGE, ApiError, Client
+from strop.cluster.moment import Present
+from strop.cluster.resources import EVENTS
 from strop.decide.decision import EventNote
 from strop.desired.metadata import Manifest
 

@@ -16,9 +16,9 @@ from typing import Any
 import kopf
 
 from strop.api import names
-from strop.controller.client import load_configuration
-from strop.controller.queue import Key
-from strop.controller.resources import BATCH_JOBS, JOBS, PODS, POOLS, Resource
+from strop.cluster.client import load_configuration
+from strop.cluster.key import Key
+from strop.cluster.resources import BATCH_JOBS, JOBS, PODS, POOLS, Resource
 
 LOGGER = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Final
 
 import aiohttp
 
-from strop.controller.client import ApiError, Client
-from strop.controller.moment import Present
-from strop.controller.resources import LEASES
+from strop.cluster.client import ApiError, Client
+from strop.cluster.moment import Present
+from strop.cluster.resources import LEASES
 from strop.desired.metadata import Manifest
 
 LOGGER = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from strop.api import names
 from strop.api.computepool import ComputePoolSpec
 from strop.api.finetunejob import FineTuneJobSpec
-from strop.controller.client import Client
-from strop.controller.queue import Key
-from strop.controller.resources import (
+from strop.cluster.client import Client
+from strop.cluster.key import Key
+from strop.cluster.resources import (
     BATCH_JOBS,
     CLAIMS,
     CONFIG_MAPS,

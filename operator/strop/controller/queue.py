@@ -5,20 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from strop.cluster.key import Key
 
 FIRST_DELAY: Final = 1.0
 LAST_DELAY: Final = 60.0
-
-
-class Key(NamedTuple):
-    """A FineTuneJob."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 class KeyedQueue:

@@ -12,13 +12,14 @@ import aiohttp
 
 from strop.api.finetunejob import FineTuneJobStatus
 from strop.api.names import Phase
+from strop.cluster.client import CONFLICT, NOT_FOUND, ApiError, Client
+from strop.cluster.key import Key
+from strop.cluster.moment import Present
+from strop.cluster.resources import JOBS, KUEUE_GROUP, Resource, workloads
 from strop.controller.act import act
-from strop.controller.client import CONFLICT, NOT_FOUND, ApiError, Client
 from strop.controller.events import EventRecorder
-from strop.controller.moment import Present
 from strop.controller.observe import observe
-from strop.controller.queue import Key, KeyedQueue
-from strop.controller.resources import JOBS, KUEUE_GROUP, Resource, workloads
+from strop.controller.queue import KeyedQueue
 from strop.controller.settings import Settings
 from strop.decide.decide import decide
 from strop.desired.installation import Installation

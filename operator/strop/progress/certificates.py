@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from strop.api.names import FIELD_MANAGER, LABEL_MANAGED_BY
-from strop.controller.client import CONFLICT, ApiError, Client
-from strop.controller.resources import SECRETS
+from strop.cluster.client import CONFLICT, ApiError, Client
+from strop.cluster.resources import SECRETS
 from strop.desired.metadata import Manifest
 
 LOGGER = logging.getLogger(__name__)

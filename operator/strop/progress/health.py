@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
-from strop.controller.queue import KeyedQueue
 from strop.progress.metrics import Metrics
 
 STUCK_SECONDS: Final = 600.0
@@ -16,10 +15,20 @@ WAIT_SECONDS: Final = 120.0
 """No job waits so long for a look, unless the workers are overrun."""
 
 
+class Queue(Protocol):
+    """How long the operator's queue keeps jobs waiting."""
+
+    def longest_look(self) -> float:
+        """Return the seconds that the slowest worker has been looking."""
+
+    def oldest_wait(self) -> float:
+        """Return the seconds that the longest waiting job has waited for a worker."""
+
+
 class Health:
     """The server of the plain port."""
 
-    def __init__(self, port: int, metrics: Metrics, queue: KeyedQueue, why_unready: Callable[[], str | None]) -> None:
+    def __init__(self, port: int, metrics: Metrics, queue: Queue, why_unready: Callable[[], str | None]) -> None:
         """Prepare the server.
 
         Args:

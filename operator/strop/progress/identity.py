@@ -9,8 +9,8 @@ from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
 from strop.api.names import TOKEN_AUDIENCE
-from strop.controller.client import Client
-from strop.controller.resources import BATCH_JOBS, PODS, TOKEN_REVIEWS, Resource
+from strop.cluster.client import Client
+from strop.cluster.resources import BATCH_JOBS, PODS, TOKEN_REVIEWS, Resource
 from strop.desired.metadata import Manifest
 
 VALID_SECONDS: Final = 60.0

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from strop.api.names import Phase
-from strop.controller.queue import Key
+from strop.cluster.key import Key
 
 PHASES: Final = tuple(sorted(value for name, value in vars(Phase).items() if name.isupper()))
 

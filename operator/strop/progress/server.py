@@ -9,8 +9,8 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
-from strop.controller.client import ApiError, Client
-from strop.controller.moment import Present
+from strop.cluster.client import ApiError, Client
+from strop.cluster.moment import Present
 from strop.progress.identity import Identities
 from strop.progress.metrics import Metrics
 from strop.progress.reports import read_report

@@ -11,8 +11,8 @@ import aiohttp
 
 from strop.api.finetunejob import Progress
 from strop.api.names import API_VERSION
-from strop.controller.client import CONFLICT, NOT_FOUND, UNPROCESSABLE, ApiError, Client
-from strop.controller.resources import JOBS
+from strop.cluster.client import CONFLICT, NOT_FOUND, UNPROCESSABLE, ApiError, Client
+from strop.cluster.resources import JOBS
 from strop.progress.identity import Reporter
 from strop.progress.metrics import Metrics
 from strop.progress.reports import merged

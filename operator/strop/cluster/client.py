@@ -18,7 +18,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, load_i
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from strop.api.names import FIELD_MANAGER
-from strop.controller.resources import Resource, resource_of
+from strop.cluster.resources import Resource, resource_of
 from strop.desired.metadata import Manifest
 
 TIMEOUT_SECONDS: Final = 30.0
