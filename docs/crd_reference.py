@@ -13,6 +13,8 @@ from strop.api.names import API_VERSION
 
 REFERENCE = Path("docs/reference")
 
+RULES = "x-kubernetes-validations"
+
 Schema = Mapping[str, Any]
 
 _INTRODUCTIONS = {
@@ -44,10 +46,18 @@ def page(model: type[Resource]) -> str:
         f"| names | {', '.join(f'`{name}`' for name in (names['plural'], names['singular'], *names['shortNames']))} |",
         f"| columns | {', '.join(_column(column) for column in version['additionalPrinterColumns'])} |",
     ]
-    lines += _rules(root)
-    for part in ("spec", "status"):
-        if part in root["properties"]:
-            lines += _section(part, root["properties"][part])
+    parts = {part: root["properties"][part] for part in ("spec", "status") if part in root["properties"]}
+    # They are read when one of them was broken; what is looked for first is a field.
+    last = {"the resource": root} | {f"`{part}`": schema for part, schema in parts.items()}
+    ruled = {name: schema for name, schema in last.items() if schema.get(RULES)}
+    if ruled:
+        lines += ["", "What the whole must keep to stands at the end: [rules](#rules)."]
+    for part, schema in parts.items():
+        lines += _section(part, {name: value for name, value in schema.items() if name != RULES})
+    if ruled:
+        lines += ["", "## Rules"]
+    for name, schema in ruled.items():
+        lines += _rules(schema, f"Of {name}:")
     return "\n".join(lines) + "\n"
 
 
@@ -78,12 +88,10 @@ def _objects(schema: Schema) -> Iterator[tuple[str, Schema]]:
         yield from (("[]" + marks, found) for marks, found in _objects(schema["items"]))
 
 
-def _rules(schema: Schema) -> Iterator[str]:
-    rules = schema.get("x-kubernetes-validations", [])
+def _rules(schema: Schema, heading: str = "Rules:") -> Iterator[str]:
+    rules = schema.get(RULES, [])
     if rules:
-        yield ""
-        yield "Rules:"
-        yield ""
+        yield from ("", heading, "")
     # Several fields share the words for what is fixed.
     by_message: dict[str, list[str]] = {}
     for rule in rules:
@@ -116,13 +124,13 @@ def _bounds(schema: Schema) -> str:
     if "pattern" in schema:
         found.append(f"`{schema['pattern']}`")
     elif schema.get("type") != "object" and "additionalProperties" not in schema:
-        rules = schema.get("x-kubernetes-validations", ())
+        rules = schema.get(RULES, ())
         found += [rule["message"].removeprefix("allowed: ") for rule in rules]
     for word in ("items", "additionalProperties"):
         if word in schema and (inner := _bounds(schema[word])):
             found.append(f"each: {inner}")
     if "additionalProperties" in schema:
-        found += [rule["message"] for rule in schema["x-kubernetes-validations"]]
+        found += [rule["message"] for rule in schema[RULES]]
     return "; ".join(found)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -85,12 +86,20 @@ def automatic_page() -> str:
     return _HEADER + "\n".join(lines) + "\n"
 
 
+def _of_all(root: Any, context: typer.Context) -> Iterator[str]:
+    """Yield the options of `strop` itself."""
+    for parameter in root.get_params(context):
+        option, words = parameter.get_help_record(context)
+        yield f"strop {option:<10} {words}"
+
+
 def cli_page() -> str:
     """Return the commands with their options."""
     text = io.StringIO()
     text.write("# `strop`\n\nAlso installed as `kubectl-strop`, so that `kubectl strop plan job.yaml` works.\n")
     root = get_command(app)
     context = typer.Context(root, info_name="strop")
+    text.write("\n```text\n" + "\n".join(_of_all(root, context)) + "\n```\n")
     for name, command in root.commands.items():  # type: ignore[attr-defined]
         inner = typer.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100)
         text.write(f"\n## `strop {name}`\n\n```text\n{command.get_help(inner).strip()}\n```\n")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from strop.api.modelversion import ModelVersionSpec
+from strop_trainer.documents import TrainingDocument
 from tests.support.team import TRAIN_SECONDS, Team
 from tests.support.waiting import wait_until
 
@@ -56,3 +57,20 @@ def test_a_deleted_job_leaves_its_version(team: Team) -> None:
     wait_until(lambda: team.names("pvc", "", "tune") == [], "its work claim is gone")
     assert "tune-v1" in team.names("modelversion", "strop.dev")
     assert team.on_shelf("ls", f"/strop-models/{team.namespace}/tune/1/manifest.json")
+
+
+def test_two_ranks_share_one_pod(team: Team) -> None:
+    team.apply(
+        "ranks",
+        distributed={"processesPerNode": 2, "strategy": "ddp"},
+        output={"onnx": {"enabled": False}},
+        compute={"pool": "cpu", "resources": {"cpu": "900m", "memory": "3Gi"}},
+    )
+    status = team.reaches("ranks", "Complete", TRAIN_SECONDS)
+    assert status["attempts"] == 1
+    assert len(team.names("pod", "", "ranks")) == 1
+    folder = f"/strop-models/{team.namespace}/ranks/1"
+    training = TrainingDocument.model_validate_json(team.on_shelf("cat", f"{folder}/training.json"))
+    assert [used.rank for used in training.ranks] == [0, 1]
+    assert all(used.cpu_seconds > 0 for used in training.ranks)
+    assert "adapter_model.safetensors" in team.on_shelf("ls", f"{folder}/adapter")

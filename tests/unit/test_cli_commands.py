@@ -558,7 +558,7 @@ def test_run_without_the_trainer_says_how_to_get_it(strop: Strop, tmp_path: Path
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     answer = strop("run", job_file(tmp_path))
     assert answer.code == 78
-    assert "pip install 'strop[trainer]'" in answer.err
+    assert "make env" in answer.err
 
 
 def published(folder: Path, content: str = "x") -> None:

@@ -53,3 +53,12 @@ def test_the_page_of_a_field_tells_type_default_bounds_and_meaning() -> None:
     assert "| `source` **required** | string |  | 1 to 1024 characters;" in page
     assert "## `spec.dataset.validation[]`" in page
     assert "- `maxSteps`: not together with epochs" in page
+
+
+def test_the_rules_of_a_page_come_after_its_fields() -> None:
+    page = crd_reference.page(FineTuneJob)
+    rules = page.index("## Rules\n")
+    assert page.rindex("\n| `") < rules
+    assert page.index("- `method.type`: ranks share the training of") > rules
+    assert page.index("- `metadata.name`: a job's name has") > rules
+    assert page.index("- `maxSteps`: not together with epochs") < rules, "what one part asks stands with its fields"

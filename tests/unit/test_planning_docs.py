@@ -14,3 +14,8 @@ def test_every_preset_and_every_exit_code_has_its_line() -> None:
     assert all(f"| {preset.name} |" in planning_reference.models_page() for preset in PRESETS)
     assert all(f"| {code.value} |" in code_reference.exit_codes_page() for code in ExitCode)
     assert "](exit-codes.md)" in planning_reference.cli_page()
+
+
+def test_the_page_of_the_command_line_has_its_own_options() -> None:
+    page = planning_reference.cli_page()
+    assert "--version" in page.partition("## `strop validate`")[0]

@@ -400,7 +400,8 @@ class TrainingSpec(ApiModel):
     )
     deterministic: bool | None = Field(
         default=None,
-        description="The same seed gives the same weights, bit for bit, also across a restart. Left out: true.",
+        description="The same seed gives the same weights, bit for bit, also across a restart, on the same kind of "
+        "machine and number of threads. Left out: true.",
     )
     preference_beta: Annotated[float, Field(gt=0, le=10)] | None = Field(
         default=None,

@@ -184,7 +184,7 @@ def run(
     Ctrl-C saves a checkpoint and ends with 75; the same command goes on from there. The exit code is the trainer's.
     """
     if importlib.util.find_spec("torch") is None:
-        raise bad_configuration("the trainer is not installed here: pip install 'strop[trainer]'")
+        raise bad_configuration("the trainer is not installed here: in a clone of Strop, make env installs it")
     bundle, planned = plan_files(files, pools or [], namespace, job)
     if work is not None and len(planned) > 1:
         raise CliError(USAGE, "--work: found with several jobs, allowed with one: choose it with --job")
