@@ -39,7 +39,7 @@ def test_shown_commands_work_with_the_values_that_are_shown_before_them(tmp_path
     arguments = [words.get(word, word) for word in rest.partition("\n")[0].split()]
     shown = helm("install", *arguments, "--dry-run=client").stdout
     assert "STATUS: pending" in shown
-    assert "registry.example/strop/operator:v1" in shown
+    assert "registry.example/team/strop-operator:dev" in shown
     assert "--values values.yaml" in INSTALL.partition("\nhelm upgrade ")[2].partition("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""What the README and the tutorial show is what there is."""
+"""What the README and the tutorial show is what there is; the links of all pages lead somewhere."""
 
 import re
 import shlex
@@ -9,7 +9,10 @@ import pytest
 from tests.support.cli import runner
 from tests.support.paths import REPOSITORY
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/architecture.md"]
+DOCS = REPOSITORY / "docs"
+ENTRIES = ["README.md", "CONTRIBUTING.md", "docs/tutorial.md", "docs/architecture.md"]
+"""Pages whose commands are those of a clone of this repository."""
+PAGES = sorted({*ENTRIES, "examples/README.md", *(str(p.relative_to(REPOSITORY)) for p in DOCS.rglob("*.md"))})
 QUICKSTART = REPOSITORY / "examples" / "quickstart.yaml"
 
 
@@ -20,7 +23,7 @@ def blocks(page: str) -> list[str]:
 
 
 def commands(prefix: str) -> list[str]:
-    return sorted({line for page in PAGES for line in blocks(page) if line.startswith(prefix + " ")})
+    return sorted({line for page in ENTRIES for line in blocks(page) if line.startswith(prefix + " ")})
 
 
 def test_the_job_in_the_readme_is_the_quickstart() -> None:
@@ -29,11 +32,44 @@ def test_the_job_in_the_readme_is_the_quickstart() -> None:
     assert shown[1] == QUICKSTART.read_text(encoding="utf-8").partition("---\n")[0]
 
 
+def anchors(page: Path) -> set[str]:
+    """Returns the names of a page's headings, as GitHub makes them; of two that are equal the second one has -1."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", text, flags=re.M):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.append(f"{name}-{seen}" if (seen := found.count(name)) else name)
+    return set(found)
+
+
+def links(page: Path) -> list[str]:
+    """Returns what a page links to in this repository; code is no link."""
+    text = re.sub(r"```.*?```|`[^`\n]*`(?!\]\()", "", page.read_text(encoding="utf-8"), flags=re.S)
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+def leads_somewhere(link: str, page: Path) -> bool:
+    name, _, anchor = link.partition("#")
+    target = (page.parent / name).resolve() if name else page
+    return target.exists() and (not anchor or target.suffix != ".md" or anchor in anchors(target))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    folder = (REPOSITORY / page).parent
-    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", (REPOSITORY / page).read_text(encoding="utf-8"))
-    assert [link for link in links if "://" not in link and not (folder / link).exists()] == []
+    path = REPOSITORY / page
+    assert [link for link in links(path) if not leads_somewhere(link, path)] == []
+
+
+def test_every_page_is_linked_from_the_readme_or_a_page_that_is() -> None:
+    seen: set[Path] = set()
+    waiting = [REPOSITORY / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in seen or page.suffix != ".md" or not page.exists():
+            continue
+        seen.add(page)
+        waiting += [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
+    assert sorted(str(page.relative_to(DOCS)) for page in set(DOCS.rglob("*.md")) - seen) == []
 
 
 @pytest.mark.parametrize("page", PAGES)
