@@ -35,11 +35,12 @@ TALK: Final = (
     "ai", "botprofile", "computers", "emotion", "food", "gossip", "greetings", "history", "humor", "literature",
     "money", "movies", "politics", "psychology", "science", "sports",
 )  # fmt: skip
-SECTION_LENGTH: Final = range(300, 2501)
+DESCRIPTION_LENGTH: Final = range(120, 401)
 MESSAGE_LENGTH: Final = range(5, 121)
-TUNE_LENGTH: Final = range(150, 501)
+TUNE_LENGTH: Final = range(150, 261)
 QUESTION_LENGTH: Final = 200
 ANSWER_LENGTH: Final = 300
+ALIKE: Final = 40
 """Characters."""
 HELD_OUT_SHARE: Final = 0.2
 TUNE_FIELDS: Final = "TRMLK"
@@ -68,11 +69,18 @@ def conversations(topic: str) -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-def reference() -> list[Row]:
-    """Return sections of the Python language reference, of a page at most."""
-    from pydoc_data.topics import topics  # noqa: PLC0415 - half a megabyte of text
+def api_reference() -> list[Row]:
+    """Return what the Kubernetes API says of its fields, a sentence or some; what begins alike once."""
+    from kubernetes.client import models  # noqa: PLC0415 - seconds
 
-    return [{"text": text} for _, text in sorted(topics.items()) if len(text) in SECTION_LENGTH]
+    found: dict[str, str] = {}
+    for name in sorted(dir(models)):
+        for field, info in getattr(getattr(models, name), "model_fields", {}).items():
+            said = str(info.description or "")
+            if name.startswith("V1") and len(said) in DESCRIPTION_LENGTH:
+                kind = name.removeprefix("V1")
+                found.setdefault(said[:ALIKE], f"{kind}.{info.serialization_alias or field}: {said}")
+    return [{"text": text} for text in found.values()]
 
 
 def topics() -> list[Row]:
@@ -125,10 +133,15 @@ def is_plain(text: str) -> bool:
 
 
 def questions() -> list[Row]:
-    """Return a question on the beginning of each tune that says what is asked for, as on a form."""
+    """Return a question on each tune."""
+    return questions_on([tune["text"] for tune in tunes()])
+
+
+def questions_on(texts: Sequence[str]) -> list[Row]:
+    """Return a question on the beginning of each tune that says what is asked for, as a form does."""
     chance, rows = random.Random(SEED), []  # noqa: S311 - the same rows each time
-    for tune in tunes():
-        lines = tune["text"].splitlines()
+    for text in texts:
+        lines = text.splitlines()
         header: dict[str, str] = {}
         for line in lines:
             if line[1:2] == ":":
@@ -174,14 +187,14 @@ def plain_tune(text: str) -> str:
 
 
 SOURCES: Final = {
-    "python-reference.jsonl": (reference, 36, 8),
+    "api-reference.jsonl": (api_reference, 96, 48),
     "topics.jsonl": (topics, 320, 80),
     "topics-in-words.jsonl": (topics_in_words, 96, 24),
     "names.jsonl": (names, 400, 100),
     "translation.csv": (translation, 96, 24),
-    "questions.jsonl": (questions, 96, 24),
+    "questions.jsonl": (questions, 96, 48),
     "talk.jsonl": (talk, 96, 24),
-    "tunes.jsonl": (tunes, 64, 8),
+    "tunes.jsonl": (tunes, 48, 24),
 }
 """File → what makes its rows, how many are trained on and how many held out, at most."""
 

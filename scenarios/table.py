@@ -55,6 +55,8 @@ class Technique:
 
 
 LANGUAGE: Final = {"generateRows": 16, "maxNewTokens": 32}
+CONTINUED: Final = {"generateRows": 2, "maxNewTokens": 32}
+"""No metric is taken of continued texts; two are read by people."""
 
 SCENARIOS: Final = (
     Scenario(
@@ -62,11 +64,11 @@ SCENARIOS: Final = (
         "adapting a pretrained LLM to a domain",
         "text-generation",
         DECODER,
-        "python-reference.jsonl",
+        "api-reference.jsonl",
         "perplexity",
-        {"epochs": 1, "maxLength": 256},
-        "sections of the Python language reference, as every Python brings them (pydoc_data; PSF licence)",
-        LANGUAGE,
+        {"epochs": 1, "maxLength": 128, "effectiveBatchSize": 8},
+        "what the Kubernetes API says of its fields, by its Python client (Apache-2.0)",
+        CONTINUED,
     ),
     Scenario(
         "classification",
@@ -119,10 +121,10 @@ SCENARIOS: Final = (
         DECODER,
         "questions.jsonl",
         "f1",
-        {"epochs": 2, "maxLength": 128},
+        {"epochs": 1, "maxLength": 256, "effectiveBatchSize": 8},
         "what a fiddle tune in ABC notation says of itself (title, dance, metre, unit length), asked of its first "
         "lines; Ryan's Mammoth Collection (1883) in music21's corpus. No tune is both trained on and held out",
-        LANGUAGE | {"maxNewTokens": 24},
+        {"generateRows": 48, "maxNewTokens": 24},
     ),
     Scenario(
         "chat",
@@ -142,9 +144,9 @@ SCENARIOS: Final = (
         DECODER,
         "tunes.jsonl",
         "perplexity",
-        {"epochs": 1, "maxLength": 512},
+        {"epochs": 1, "maxLength": 256, "effectiveBatchSize": 4},
         "traditional fiddle tunes of Ryan's Mammoth Collection (1883) in music21's corpus",
-        LANGUAGE,
+        CONTINUED,
     ),
 )
 

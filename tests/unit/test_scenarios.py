@@ -15,6 +15,9 @@ from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 
 
+TUNE = "T: The {} Miller -- Jig\nR: jig\nM: 6/8\nL: 1/8\nK: D\nA2B cde|\nfed cBA|\nd3 d3|"
+
+
 def write_rows(root: Path) -> Folders:
     folders = Folders(root, root / "models", root / "results")
     folders.rows.mkdir(parents=True)
@@ -102,11 +105,11 @@ def test_a_manifest_is_one_job_under_the_cells_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scenario", "make"),
     [
-        ("domain", rows.reference),
+        ("domain", rows.api_reference),
         ("classification", rows.topics),
         ("classification-in-words", rows.topics_in_words),
         ("translation", rows.translation),
-        ("question-answering", rows.questions),
+        ("question-answering", lambda: rows.questions_on([TUNE.format(number) for number in range(40)])),
         ("chat", rows.talk),
     ],
 )
@@ -121,6 +124,16 @@ def test_the_rows_are_read_by_their_task(scenario: str, make: object, tmp_path: 
     statistics = task_named(found.task).read([RowFile(path.name, path)], [], plan, 42).statistics  # type: ignore[arg-type]
     assert statistics.train_rows >= 30
     assert statistics.leaked == 0
+
+
+def test_a_question_is_answered_by_the_text() -> None:
+    for row in rows.questions_on([TUNE.format(number) for number in range(40)]):
+        assert row["answer"]
+        assert f":{row['answer']}\n" in row["context"].replace(": ", ":")
+        assert len(row["context"].splitlines()) == 7
+    (row,) = rows.questions_on(["T:First, The\nT:Second\nK:D\nA2B2|"])
+    assert (row["question"], row["answer"]) == ("What is the title of this tune?", "First, The")
+    assert rows.questions_on(["K:D\nA2B2|"]) == []
 
 
 def test_names_begin_with_b() -> None:
