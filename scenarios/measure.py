@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from scenarios.table import MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
 from strop.cli.errors import CliError
 from strop.cli.planned import plan_files
-from strop_trainer.documents import ProofDocument, TrainingDocument
+from strop_trainer.documents import DatasetDocument, ProofDocument, TrainingDocument
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.manifest import Manifest
 from strop_trainer.termination import TerminationMessage
@@ -50,16 +50,14 @@ class Outcome:
     """Processor time of all ranks."""
     train_peak_bytes: int = 0
     """Of the process, or of the larger of several, while it trains."""
-    peak_bytes: int = 0
-    """Of the process at any time: export and proof load the model again, in fp32."""
     trainable_parameters: int = 0
     parameters: int = 0
     steps: int = 0
     tokens: int = 0
     """Trained, padding not counted."""
+    train_rows: int = 0
+    held_out_rows: int = 0
     ranks: int = 1
-    threads: int = 0
-    """Of a rank."""
     learning_rate: float = 0.0
     adapter_bytes: int = 0
     onnx_bytes: int = 0
@@ -203,6 +201,7 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
     """Return what a published version says of its making."""
     training = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
     proof = ProofDocument.model_validate_json((version / "proof.json").read_bytes())
+    dataset = DatasetDocument.model_validate_json((version / "dataset.json").read_bytes())
     files = Manifest.model_validate_json((version / "manifest.json").read_bytes()).files
     steps = [line for line in _json_lines(version / "metrics.jsonl") if "tokens" in line]
 
@@ -217,13 +216,13 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
         train_seconds=training.stage_seconds["train"],
         train_cpu_seconds=round(sum(rank.cpu_seconds for rank in training.ranks), 1),
         train_peak_bytes=max(rank.peak_bytes for rank in training.ranks),
-        peak_bytes=training.peak_bytes,
         trainable_parameters=training.trainable_parameters,
         parameters=training.base_model.parameters,
         steps=training.steps,
         tokens=max((int(line["tokens"]) for line in steps), default=0),
+        train_rows=dataset.train_rows,
+        held_out_rows=dataset.validation_rows,
         ranks=training.plan.distributed.world_size,
-        threads=training.threads,
         learning_rate=training.plan.hyperparameters.learning_rate,
         adapter_bytes=size("adapter/"),
         onnx_bytes=size("onnx/"),

@@ -16,24 +16,27 @@ NOT_RUN: Final = Outcome("not run")
 ENOUGH: Final = 3
 """Scenarios that a ratio is taken of, at least: one alone may be noise."""
 LOWER_IS_BETTER: Final = ("perplexity", "eval_loss")
+NOISE: Final = 0.1
+"""A ratio this near to one says nothing: cells are run once, on a machine that is shared."""
 HEAD: Final = """# Scenarios and techniques
 
-Every scenario of the usual table of fine-tuning, with every technique, is a job that runs: `make scenarios` runs them
-one after another, by the same code as `strop run`, on real rows and real (small) weights, and writes this page from
-what it measured.
+Scenarios and techniques are those of the table in Microsoft's PhiCookBook (`FineTuning_Scenarios.md`), which this page
+puts to the test. Each pair is a job: `make scenarios` carries it out by the code of `strop run`, on real rows and real
+(small) weights, and writes this page from what it measured. What a model cannot do is refused in words (last section).
 
 - **Models**: SmolLM2-135M-Instruct for language, all-MiniLM-L6-v2 (22M) for labels.
-- **Scale**: a few hundred rows, one to five epochs: enough to see whether a technique learns, not what is the best that
-  it can do. What a job leaves out (learning rate, rank, batch, …) is the planner's choice, as it would be for anybody;
-  `strop plan` says why.
+- **Scale**: some hundred rows or fewer, counted with each scenario: enough to see whether a technique learns, not what
+  is the best that it can do. Each cell was run once. What a job leaves out (learning rate, rank, …) is the planner's
+  choice, as it would be for anybody; `strop plan` says why. The first step of a warm-up moves nothing.
 - **Base → tuned** is on held-out rows. For labels, base is the new head before training.
-- **CPU s** is the processor time of training, of all threads and ranks; unlike the seconds by the clock it hardly
-  depends on what else the machine does. Cells of one process run beside each other, a core to each.
-- **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights are in bf16, or
-  in four bits; those that are trained in full in fp32. Export and proof come later and load the model once more.
+- **CPU s** is the processor time of training, of all threads and ranks. Cells of one process run beside each other, a
+  core to each; those of several one after another.
+- **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights of the language
+  model are in bf16, or in four bits, those of the small encoder in fp32 or in four bits; what is trained in full is in
+  fp32. Export and proof come later and load the model once more.
 - **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows; and of the
-  saved adapter, loaded again, and the model that was trained, relative to their norm. Methods that put tokens in front
-  of each row have no ONNX export.
+  saved adapter, loaded again, and the model that was trained, relative to their norm (`docs/how-to/adapters.md` says
+  for which). Methods that put tokens in front of each row have no ONNX export.
 """
 
 PUBLISHED: Final[Mapping[str, tuple[str, str]]] = {
@@ -148,7 +151,7 @@ def _scenario(scenario: Scenario, results: Results, code: str) -> str:
             ]
         )
     trained = next((o for c in _cells_of(scenario) if (o := results.get(c.name, NOT_RUN)).status == "measured"), None)
-    scale = f" {trained.steps} steps, {trained.tokens:,} tokens." if trained else ""
+    scale = f" {_scale(scenario, trained)}." if trained else ""
     failures = [
         f"- `{cell.name}` failed: {results[cell.name].reason}"
         for cell in _cells_of(scenario)
@@ -159,6 +162,14 @@ def _scenario(scenario: Scenario, results: Results, code: str) -> str:
     return text + ("\n".join(failures) + "\n" if failures else "")
 
 
+def _scale(scenario: Scenario, outcome: Outcome) -> str:
+    said = f"{outcome.steps} steps, {outcome.tokens:,} tokens"
+    if outcome.train_rows:
+        said = f"{outcome.train_rows} rows to train on, {outcome.held_out_rows} held out; {said}"
+    answered = min(scenario.evaluation.get("generateRows", 0), outcome.held_out_rows)
+    return said + (f"; {scenario.metric} of {answered} answers" if answered and scenario.answered else "")
+
+
 def _cells_of(scenario: Scenario) -> list[Cell]:
     return [cell for cell in CELLS if cell.scenario == scenario]
 
@@ -166,8 +177,11 @@ def _cells_of(scenario: Scenario) -> list[Cell]:
 def _properties(results: Results) -> str:
     parts = [
         "Two versions of the table have been published, which differ in these rows: an older one (O) and a newer one "
-        "(N), both in Microsoft's PhiCookBook (`FineTuning_Scenarios.md`). Ratios are to method `full` on the same "
-        f"rows, the median over the scenarios that ran both, where there are at least {ENOUGH}.\n"
+        "(N). Ratios are to method `full` in one process on the same rows: the median over the scenarios that ran "
+        f"both, where there are at least {ENOUGH}, then the least and the greatest. What is within {NOISE:.0%} of one "
+        "is no difference here. They hold for models of this size on processors: little of a process is the model's, "
+        "and two processes on one machine share its cores. Methods that put tokens in front of each row are trained "
+        "padded, as packing would let rows see each other; part of their cost is that.\n"
     ]
     for name, title, ratios in (
         ("cost", "Reducing compute and cost: processor seconds of training", _cost),
@@ -178,13 +192,15 @@ def _properties(results: Results) -> str:
         for technique in _columns():
             if not technique.column:
                 continue
-            values = ratios(technique, results)
+            values = sorted(ratios(technique, results))
             older, newer = (said.split()[COLUMNS.index(technique.column)] for said in PUBLISHED[name])
             found = statistics.median(values) if len(values) >= ENOUGH else None
+            unit = "{:.2%}" if name == "parameters" else "{:.2f} x"
             rows.append(
                 [
                     technique.name,
-                    "too few" if found is None else f"{found:.2%}" if name == "parameters" else f"{found:.2f} x",
+                    "too few" if found is None else unit.format(found),
+                    "" if found is None else f"{unit.format(values[0])} to {unit.format(values[-1])}",
                     str(len(values)),
                     _verdict(found, name),
                     older,
@@ -192,7 +208,7 @@ def _properties(results: Results) -> str:
                     _differs(found, name, older, newer),
                 ]
             )
-        header = ["technique", "measured", "scenarios", "saves", "O says", "N says", "differs from"]
+        header = ["technique", "measured", "range", "scenarios", "saves", "O says", "N says", "differs from"]
         parts += [f"### {title}\n", _table(header, rows)]
     parts += ["### Memory-efficient data parallelism: peak of a rank, two ranks\n", _parallel(results)]
     return "\n".join(parts)
@@ -225,43 +241,51 @@ def _share(technique: Technique, results: Results) -> list[float]:
 def _verdict(found: float | None, name: str) -> str:
     if found is None:
         return ""
-    return "Yes" if found < (0.5 if name == "parameters" else 0.95) else "No"
+    if name == "parameters":
+        return "Yes" if found < 0.5 else "No"  # noqa: PLR2004 - all or few: there is nothing between
+    return "Yes" if found < 1 - NOISE else "No" if found > 1 + NOISE else "no difference"
 
 
 def _differs(found: float | None, name: str, older: str, newer: str) -> str:
     verdict = _verdict(found, name)
     if not verdict:
         return ""
-    return " and ".join(who for who, said in (("O", older), ("N", newer)) if said != verdict) or "neither"
+    saves = "Yes" if verdict == "Yes" else "No"  # to make no difference is not to save
+    return " and ".join(who for who, said in (("O", older), ("N", newer)) if said != saves) or "neither"
 
 
 def _parallel(results: Results) -> str:
     rows = []
-    for technique in TECHNIQUES:
-        if not technique.strategy:
-            continue
-        for scenario in SCENARIOS:
+    for scenario in SCENARIOS:
+        full = results.get(f"{scenario.name}-full", NOT_RUN)
+        alone = results.get(f"{scenario.name}-ddp", NOT_RUN)
+        for technique in TECHNIQUES:
             found = _found(results, scenario, technique)
-            full = results.get(f"{scenario.name}-full", NOT_RUN)
-            if found.status != "measured":
+            if not technique.strategy or found.status != "measured":
                 continue
-            ratio = f"{found.train_peak_bytes / full.train_peak_bytes:.2f} x" if full.status == "measured" else ""
             rows.append(
                 [
                     scenario.words,
                     technique.words,
                     f"{found.train_peak_bytes / 1e9:.2f}",
-                    ratio,
+                    _ratio(found.train_peak_bytes, full.train_peak_bytes),
+                    _ratio(found.train_peak_bytes, alone.train_peak_bytes),
                     f"{found.train_cpu_seconds:.0f}",
+                    _ratio(found.train_cpu_seconds, alone.train_cpu_seconds),
                 ]
             )
     said = (
-        f"O says yes for {_who('parallel', 0)}; N for {_who('parallel', 1)}. The other techniques, DoRA among them, "
-        "train in one process and have nothing to share.\n"
+        f"O says yes for {_who('parallel', 0)}; N for {_who('parallel', 1)}. Full fine-tuning is measured here; LoRA "
+        "and DoRA train by several ranks as well (`docs/how-to/several-ranks.md`), the other methods by one.\n"
     )
     if not rows:
         return f"{said}\nNot measured yet.\n"
-    return f"{said}\n{_table(['scenario', 'technique', 'GB a rank', 'to full in one process', 'CPU s of both'], rows)}"
+    header = ["scenario", "technique", "GB a rank", "to full in one process", "to two without sharing"]
+    return f"{said}\n{_table([*header, 'CPU s of both', 'to two without sharing'], rows)}"
+
+
+def _ratio(value: float, to: float) -> str:
+    return f"{value / to:.2f} x" if to else ""
 
 
 def _who(name: str, version: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from strop.api.names import API_VERSION
+from strop_trainer.plan import METRICS, Task
 
 DECODER: Final = "smollm2-135m-instruct"
 ENCODER: Final = "all-minilm-l6-v2"
@@ -22,7 +23,7 @@ class Scenario:
     name: str
     words: str
     """As the published table calls it, or near."""
-    task: str
+    task: Task
     model: str
     file: str
     """Rows to train on; those with `held-` in front of the name are held out."""
@@ -32,6 +33,11 @@ class Scenario:
     rows: str
     """What the rows are, in words."""
     evaluation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the metric is taken of generated answers."""
+        return self.metric in METRICS[self.task].generated
 
     @property
     def held_out(self) -> str:
@@ -150,6 +156,9 @@ SCENARIOS: Final = (
     ),
 )
 
+SHARED: Final = ("domain", "translation", "question-answering", "creative")
+"""Scenarios that two processes train without sharing, too."""
+
 TECHNIQUES: Final = (
     Technique("full", "", "all weights: the yardstick", "full"),
     Technique("lora", "LoRA", "LoRA", "lora"),
@@ -158,7 +167,7 @@ TECHNIQUES: Final = (
     Technique("prompt-tuning", "PEFT", "prompt-tuning", "prompt-tuning"),
     Technique("prefix-tuning", "PEFT", "prefix-tuning", "prefix-tuning"),
     Technique("p-tuning", "PEFT", "p-tuning", "p-tuning"),
-    Technique("ddp", "", "two processes without sharing: the yardstick for two", "full", "ddp", ("translation",)),
+    Technique("ddp", "", "two processes without sharing: the yardstick for two", "full", "ddp", SHARED),
     Technique("deepspeed", "DeepSpeed", "DeepSpeed: two processes, ZeRO-2", "full", "zero-2"),
     Technique("zero", "ZeRO", "ZeRO-3: two processes", "full", "zero-3"),
     Technique("dora", "DoRA", "DoRA", "dora"),

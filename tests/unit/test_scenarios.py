@@ -14,7 +14,6 @@ from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, D
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 
-
 TUNE = "T: The {} Miller -- Jig\nR: jig\nM: 6/8\nL: 1/8\nK: D\nA2B cde|\nfed cBA|\nd3 d3|"
 
 
@@ -186,23 +185,37 @@ def test_the_page_holds_each_technique_against_full_and_against_what_was_publish
         results[f"{scenario}-lora"] = measured(60 * factor, 2.0, 10)
     text = page.page(results, "now")
     lines = {line for line in text.splitlines() if line.startswith("| lora |")}
-    assert "| lora | 0.60 x | 3 | Yes | Yes | Yes | neither |" in lines
-    assert "| lora | 0.50 x | 3 | Yes | No | Yes | O |" in lines
-    assert "| lora | 1.00% | 3 | Yes | No | Yes | O |" in lines
+    assert "| lora | 0.60 x | 0.60 x to 1.20 x | 3 | Yes | Yes | Yes | neither |" in lines
+    assert "| lora | 0.50 x | 0.50 x to 0.50 x | 3 | Yes | No | Yes | O |" in lines
+    assert "| lora | 1.00% | 1.00% to 1.00% | 3 | Yes | No | Yes | O |" in lines
     assert "10 → 20.5" in text
-    assert "| qlora | too few | 0 |" in text
+    assert "| qlora | too few |  | 0 |" in text
+
+
+def test_what_makes_no_difference_saves_nothing_and_two_processes_have_a_yardstick_of_their_own() -> None:
+    results = {}
+    for scenario in ("translation", "domain", "creative"):
+        results[f"{scenario}-full"] = measured(100, 4.0, 1000, train_rows=96, held_out_rows=12)
+        results[f"{scenario}-dora"] = measured(96, 3.9, 10)
+        results[f"{scenario}-ddp"] = measured(160, 4.0, 1000, ranks=2)
+        results[f"{scenario}-zero"] = measured(200, 3.0, 1000, ranks=2)
+    text = page.page(results, "now")
+    assert "| dora | 0.96 x | 0.96 x to 0.96 x | 3 | no difference | No | Yes | N |" in text
+    assert "| zero | 2.00 x | 2.00 x to 2.00 x | 3 | No | Yes | Yes | O and N |" in text
+    assert "| ZeRO-3: two processes | 3.00 | 0.75 x | 0.75 x | 200 | 1.25 x |" in text
+    assert "96 rows to train on, 12 held out; 0 steps, 0 tokens; chrf of 12 answers." in text
 
 
 def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
     text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, "now")
-    assert [line for line in text.splitlines() if line.startswith("| lora | too few | 1 |  |")]
+    assert [line for line in text.splitlines() if line.startswith("| lora | too few |  | 1 |  |")]
 
 
 def test_the_cost_is_not_taken_of_results_that_have_none() -> None:
     results = {
         f"{name}-{method}": measured(0, 1, 1) for name in ("chat", "creative", "domain") for method in ("full", "lora")
     }
-    assert "| lora | too few | 0 |" in page.page(results, "now")
+    assert "| lora | too few |  | 0 |" in page.page(results, "now")
 
 
 def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
