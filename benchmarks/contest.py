@@ -53,7 +53,11 @@ class Turn:
     """What one trainer has come to."""
 
     seconds: float
+    """Of the whole of training, as the clock goes; not of loading."""
     peak_bytes: int
+    """Of the whole process, loading and quantizing as well."""
+    stack: str = ""
+    """Versions of its libraries."""
     device_peak_bytes: int = 0
     tokens: int = 0
     flops: int = 0
