@@ -32,6 +32,7 @@ from examples.prepare_model import prepare as prepare_decoder
 from scenarios import measure, page
 from scenarios.rows import prepare_encoder, prepare_rows
 from scenarios.table import CELLS, DECODER, ENCODER, Cell
+from tests.support.paths import CACHE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "scenarios.md"
 RESULTS = Path(__file__).parent / "results"
@@ -56,7 +57,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="only write the page")
     parser.add_argument("--list", action="store_true", help="only list the cells and their state")
     arguments = parser.parse_args()
-    folders = measure.Folders(measure.home() / "scenarios", measure.home() / "models", RESULTS)
+    folders = measure.Folders(CACHE / "scenarios", CACHE / "models", RESULTS)
     folders.root.mkdir(parents=True, exist_ok=True)
     prepare_rows(folders.rows)
     chosen = [cell for cell in CELLS if not arguments.only or any(text in cell.name for text in arguments.only)]

@@ -267,8 +267,3 @@ def _why(work: Path, log: Path, code: int | None) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"ended with {code}: {lines[-1] if lines else 'without a word'}"
     return f"{last.reason} in {last.stage}: {last.message} (exit {code})"
-
-
-def home() -> Path:
-    """Return the folder for what is expensive to make."""
-    return Path(os.environ.get("STROP_CACHE") or Path.home() / ".cache" / "strop")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.models import cache_folder
+from tests.support.paths import CACHE
 
 LOCKS = Path(__file__).resolve().parent
 MINUTES = 20
@@ -37,7 +37,7 @@ def _made(name: str) -> tuple[Path, Path, bool]:
     """Return the folder of a peer, its lock, and whether it is made; another lock is another folder."""
     lock = LOCKS / f"{name}.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    folder = cache_folder() / "benchmarks" / f"{name}-{digest}"
+    folder = CACHE / "benchmarks" / f"{name}-{digest}"
     return folder, lock, (folder / ".made").exists()
 
 

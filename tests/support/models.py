@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.paths import CACHE, REPOSITORY
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -29,14 +28,9 @@ TEXTS = (
 )
 
 
-def cache_folder() -> Path:
-    """Return the folder, outside the tree, for what is expensive to make."""
-    return Path(os.environ.get("STROP_CACHE") or Path.home() / ".cache" / "strop")
-
-
 def smollm2() -> Path:
     """Return the folder of SmolLM2-135M-Instruct in bf16; the first call on a machine converts it (30 s)."""
-    folder = cache_folder() / "models" / "smollm2-135m-instruct"
+    folder = CACHE / "models" / "smollm2-135m-instruct"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -14,7 +14,6 @@ from strop_trainer.tasks.files import Columns, kind, shown_names
 ROLES: Final = ("system", "user", "assistant", "tool")
 OTHER_ROLES: Final = {"developer": "system"}
 MESSAGE_FIELDS: Final = ("role", "content")
-TOOL_FIELDS: Final = ("tool_calls", "tool_call_id", "name")
 SPEAKERS: Final = {
     "human": "user",
     "user": "user",
