@@ -90,6 +90,19 @@ def translations(django: Path, language: str, fits: Callable[[str], bool] = is_p
     return sorted(found.items())
 
 
+def preferences(django: Path) -> list[dict[str, str]]:
+    """Return messages with two translations, that of the Americas preferred, where the two differ."""
+    found = []
+    for language, american, european in (("Portuguese", "pt_BR", "pt"), ("Spanish", "es_AR", "es")):
+        chosen, rejected = (dict(translations(django, code)) for code in (american, european))
+        found += [
+            {"prompt": f"Translate to {language}: {message}", "chosen": text, "rejected": rejected[message]}
+            for message, text in chosen.items()
+            if rejected.get(message, text) != text
+        ]
+    return found
+
+
 def read_messages(package: Path) -> dict[str, dict[str, str]]:
     """Return English message → language → text, for all of the package's catalogs."""
     messages: dict[str, dict[str, str]] = defaultdict(dict)

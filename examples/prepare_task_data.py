@@ -19,26 +19,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 from prepare_data import package as installed_package
-from prepare_data import translations
+from prepare_data import preferences, translations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 package = partial(installed_package, expected="make env")
-
-
-def preferences(django: Path) -> list[dict[str, str]]:
-    """Return messages with two translations, that of the Americas preferred, where the two differ."""
-    found = []
-    for language, american, european in (("Portuguese", "pt_BR", "pt"), ("Spanish", "es_AR", "es")):
-        chosen, rejected = (dict(translations(django, code)) for code in (american, european))
-        found += [
-            {"prompt": f"Translate to {language}: {message}", "chosen": text, "rejected": rejected[message]}
-            for message, text in chosen.items()
-            if rejected.get(message, text) != text
-        ]
-    return found
 
 
 def questions(corpus: Path, topic: str = "trivia") -> list[tuple[str, str]]:

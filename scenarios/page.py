@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from scenarios.measure import Outcome
-from scenarios.table import CELLS, COLUMNS, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
+from scenarios.table import CELLS, COLUMNS, FURTHER, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
 
 Results = Mapping[str, Outcome]
 """Name of a cell → its outcome."""
@@ -58,8 +58,8 @@ def page(results: Results, code: str) -> str:
         results: what is known; cells without a result are marked as not run.
         code: version of the trainer that is here; results of another are marked.
     """
-    parts = [HEAD, _where(results, code), "## Overview\n", _overview(results)]
-    for scenario in SCENARIOS:
+    parts = [HEAD, _where(results, code), "## Overview\n", _overview(results), _further(results)]
+    for scenario in (*SCENARIOS, *FURTHER):
         parts += [f"## {scenario.words[0].upper()}{scenario.words[1:]}\n", _scenario(scenario, results, code)]
     parts += ["## What each technique saves\n", _properties(results), "## What is refused\n", _refused(results)]
     return "\n".join(parts).rstrip() + "\n"
@@ -92,6 +92,16 @@ def _overview(results: Results) -> str:
         cells += [_short(scenario, _found(results, scenario, technique)) for technique in _columns()]
         rows.append(cells)
     return _table(["scenario", "metric", *(technique.name for technique in _columns())], rows)
+
+
+def _further(results: Results) -> str:
+    rows = [
+        [scenario.words, scenario.metric, technique.name, _short(scenario, _found(results, scenario, technique))]
+        for scenario in FURTHER
+        for technique in TECHNIQUES
+        if technique.name in scenario.only
+    ]
+    return f"Tasks that the table has no row for:\n\n{_table(['task', 'metric', 'technique', 'base → tuned'], rows)}"
 
 
 def _found(results: Results, scenario: Scenario, technique: Technique) -> Outcome:

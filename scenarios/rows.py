@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 import random
 import re
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -16,9 +18,9 @@ from typing import Any, Final
 
 import yaml
 
-from examples.prepare_data import NOT_PROSE, translations
+from examples.prepare_data import NOT_PROSE, preferences, translations
 from examples.prepare_data import package as installed_package
-from scenarios.table import SCENARIOS
+from scenarios.table import FURTHER, SCENARIOS
 
 SEED: Final = 0
 package = partial(installed_package, expected="make scenarios (requirements/scenarios.txt)")
@@ -36,6 +38,8 @@ TALK: Final = (
     "money", "movies", "politics", "psychology", "science", "sports",
 )  # fmt: skip
 DESCRIPTION_LENGTH: Final = range(120, 401)
+SUMMARY_LENGTH: Final = range(20, 81)
+BODY_LENGTH: Final = range(120, 401)
 MESSAGE_LENGTH: Final = range(5, 121)
 TUNE_LENGTH: Final = range(150, 261)
 QUESTION_LENGTH: Final = 200
@@ -154,6 +158,32 @@ def questions_on(texts: Sequence[str]) -> list[Row]:
     return rows
 
 
+def marked_questions() -> list[Row]:
+    """Return the questions whose answer is in the text once, as an encoder marks it there."""
+    return [
+        {"context": row["context"], "question": row["question"], "answers": [row["answer"]]}
+        for row in questions()
+        if row["context"].count(row["answer"]) == 1
+    ]
+
+
+def docstrings() -> list[Row]:
+    """Return what the standard library's docstrings say after their first line, and that line: its summary."""
+    found: dict[str, str] = {}
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (text := ast.get_docstring(node)):
+                first, _, rest = text.partition("\n\n")
+                if len(first) in SUMMARY_LENGTH and len(rest) in BODY_LENGTH and "->" not in first:
+                    found.setdefault(" ".join(first.split()), rest.strip())
+    return [{"text": text, "summary": summary} for summary, text in found.items()]
+
+
+def wordings() -> list[Row]:
+    """Return Django's messages with two translations, that of Brazil or Argentina preferred to Europe's."""
+    return [dict(row) for row in preferences(package("django"))]
+
+
 def talk() -> list[Row]:
     """Return small talk on many topics."""
     pairs = {
@@ -193,6 +223,9 @@ SOURCES: Final = {
     "names.jsonl": (names, 400, 100),
     "translation.csv": (translation, 96, 24),
     "questions.jsonl": (questions, 96, 48),
+    "marked-questions.jsonl": (marked_questions, 256, 64),
+    "docstrings.jsonl": (docstrings, 96, 48),
+    "wordings.jsonl": (wordings, 96, 48),
     "talk.jsonl": (talk, 96, 24),
     "tunes.jsonl": (tunes, 48, 24),
 }
@@ -202,7 +235,7 @@ SOURCES: Final = {
 def prepare_rows(out: Path) -> None:
     """Write the files of all scenarios to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, *FURTHER):
         make, train, held_out = SOURCES[scenario.file]
         rows = make()
         random.Random(SEED).shuffle(rows)  # noqa: S311 - the same rows each time

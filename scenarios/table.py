@@ -33,6 +33,8 @@ class Scenario:
     rows: str
     """What the rows are, in words."""
     evaluation: dict[str, Any] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    """Techniques that it is measured with, where it is no row of the published table; empty: all."""
 
     @property
     def answered(self) -> bool:
@@ -159,6 +161,46 @@ SCENARIOS: Final = (
 SHARED: Final = ("domain", "translation", "question-answering", "creative")
 """Scenarios that two processes train without sharing, too."""
 
+FURTHER: Final = (
+    Scenario(
+        "extractive",
+        "question answering by an encoder, which marks the answer",
+        "question-answering",
+        ENCODER,
+        "marked-questions.jsonl",
+        "f1",
+        {"epochs": 5, "maxLength": 128},
+        "the questions on tunes whose answer is in the text once",
+        {"generateRows": 2},
+        ("lora",),
+    ),
+    Scenario(
+        "summarization",
+        "summarization",
+        "summarization",
+        DECODER,
+        "docstrings.jsonl",
+        "rougeL",
+        {"epochs": 1, "maxLength": 256, "effectiveBatchSize": 8},
+        "docstrings of Python's standard library (PSF licence): what follows the first line, and that line",
+        {"generateRows": 48, "maxNewTokens": 24},
+        ("lora",),
+    ),
+    Scenario(
+        "preference",
+        "preference (DPO): of two answers the chosen one",
+        "preference",
+        DECODER,
+        "wordings.jsonl",
+        "reward_accuracy",
+        {"epochs": 1, "maxLength": 128, "effectiveBatchSize": 8},
+        "messages of Django (BSD-3-Clause) in Portuguese and Spanish: of Brazil and Argentina (chosen), of Europe",
+        {"generateRows": 2, "maxNewTokens": 32},
+        ("lora",),
+    ),
+)
+"""Tasks that the published table has no row for."""
+
 TECHNIQUES: Final = (
     Technique("full", "", "all weights: the yardstick", "full"),
     Technique("lora", "LoRA", "LoRA", "lora"),
@@ -190,9 +232,10 @@ class Cell:
 
 CELLS: Final = tuple(
     Cell(scenario, technique)
-    for scenario in SCENARIOS
+    for scenario in (*SCENARIOS, *FURTHER)
     for technique in TECHNIQUES
-    if not technique.only or scenario.name in technique.only
+    if (not technique.only or scenario.name in technique.only)
+    and (not scenario.only or technique.name in scenario.only)
 )
 
 

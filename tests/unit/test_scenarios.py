@@ -8,7 +8,7 @@ import pytest
 
 from scenarios import measure, page, rows
 from scenarios.measure import Folders, Outcome, admit
-from scenarios.table import CELLS, COLUMNS, SCENARIOS, TECHNIQUES, Cell, manifest
+from scenarios.table import CELLS, COLUMNS, FURTHER, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
 from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
@@ -20,7 +20,7 @@ TUNE = "T: The {} Miller -- Jig\nR: jig\nM: 6/8\nL: 1/8\nK: D\nA2B cde|\nfed cBA
 def write_rows(root: Path) -> Folders:
     folders = Folders(root, root / "models", root / "results")
     folders.rows.mkdir(parents=True)
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, *FURTHER):
         for name in (scenario.file, scenario.held_out):
             (folders.rows / name).write_text("{}\n")
     return folders
@@ -87,7 +87,7 @@ def test_a_cell_that_was_interrupted_begins_again(tmp_path: Path, monkeypatch: p
         measure.run(cell, folders, "key", {0}, Event())
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", [*SCENARIOS, *FURTHER], ids=lambda scenario: scenario.name)
 def test_a_scenario_shows_a_metric_of_its_task(scenario: object) -> None:
     assert isinstance(scenario, type(SCENARIOS[0]))
     assert scenario.metric in METRICS[scenario.task].names  # type: ignore[index]
@@ -110,10 +110,12 @@ def test_a_manifest_is_one_job_under_the_cells_name(tmp_path: Path) -> None:
         ("translation", rows.translation),
         ("question-answering", lambda: rows.questions_on([TUNE.format(number) for number in range(40)])),
         ("chat", rows.talk),
+        ("summarization", rows.docstrings),
+        ("preference", rows.wordings),
     ],
 )
 def test_the_rows_are_read_by_their_task(scenario: str, make: object, tmp_path: Path) -> None:
-    found = next(each for each in SCENARIOS if each.name == scenario)
+    found = next(each for each in (*SCENARIOS, *FURTHER) if each.name == scenario)
     assert callable(make)
     made = make()
     assert made == make()
