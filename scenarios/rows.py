@@ -160,11 +160,7 @@ def questions_on(texts: Sequence[str]) -> list[Row]:
 
 def marked_questions() -> list[Row]:
     """Return the questions whose answer is in the text once, as an encoder marks it there."""
-    return [
-        {"context": row["context"], "question": row["question"], "answers": [row["answer"]]}
-        for row in questions()
-        if row["context"].count(row["answer"]) == 1
-    ]
+    return [row for row in questions() if row["context"].count(row["answer"]) == 1]
 
 
 def docstrings() -> list[Row]:
