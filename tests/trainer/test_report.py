@@ -20,6 +20,7 @@ from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.runners import AnswerRunner
 from strop_trainer.lengths import measure_lengths
 from strop_trainer.model_card import metric_rows
+from strop_trainer.plan import MethodPlan
 from strop_trainer.provenance import Statement
 from strop_trainer.report import library_versions, write_reports
 from strop_trainer.vllm import Verdict, judge_config
@@ -276,3 +277,23 @@ def test_the_code_on_the_card_runs(
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     expected = tokenizer.decode(AnswerRunner(card / "onnx", 1).greedy(prompt, 64), skip_special_tokens=True)
     assert capsys.readouterr().out.strip() == expected.strip()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "change", "told"),
+    [
+        (2001, {}, True),
+        (2000, {}, False),
+        (2001, {"task": "preference"}, False),
+        (2001, {"method": MethodPlan(type="full")}, False),
+    ],
+)
+def test_rows_that_tell_more_than_an_adapter_holds_are_noted(
+    stage: Path, tmp_path: Path, tokens: int, change: dict[str, Any], told: bool
+) -> None:
+    plan = make_plan()
+    plan = plan.model_copy(update={"training": plan.training.model_copy(update=change)})
+    record = make_record(tmp_path / "metrics.jsonl", plan=plan)
+    write_reports(stage, replace(record, target_tokens=tokens, trainable_parameters=1000))
+    words = f"{tokens:,} learnt tokens are more than an adapter of 1,000 parameters holds"
+    assert [words in (stage / name).read_text() for name in ("README.md", "report.html")] == [told, told]

@@ -88,6 +88,45 @@ def test_alpha_goes_by_how_the_adapter_starts_and_scales(lora: dict[str, Any], a
     assert reasons["method.lora.alpha"]
 
 
+@pytest.mark.parametrize(
+    ("change", "source", "rank", "words"),
+    [
+        ({"train": [{"source": "pvc://rows/train.jsonl"}]}, SMOLLM, 16, "number of rows (without dataset.maxRows)"),
+        ({"maxRows": 1_000_000}, UNKNOWN, 16, "the size of the model is not known"),
+        ({"train": [{"source": "pvc://rows/t.jsonl"}], "maxRows": 2000}, SMOLLM, 16, "2,000 rows of 1024 tokens"),
+        ({"train": [{"source": "pvc://rows/t.jsonl"}], "maxRows": 12_000}, SMOLLM, 32, "at most 12.3M"),
+        ({"train": [{"source": "pvc://rows/t.jsonl"}], "maxRows": 12_000}, LLAMA_8B, 16, "at most 12.3M"),
+        ({"train": [{"source": "pvc://rows/t.jsonl"}], "maxRows": 200_000}, LLAMA_8B, 64, "at most 204.8M"),
+        ({"train": [{"source": "pvc://rows/t.jsonl"}], "maxRows": 10_000_000}, SMOLLM, 128, "may have more"),
+        ({"train": [{"source": "configmap://rows/t.jsonl"}], "maxRows": 10_000_000}, SMOLLM, 16, "of a ConfigMap"),
+    ],
+)  # fmt: skip
+def test_the_rank_follows_what_is_known_of_the_data(change: dict[str, Any], source: str, rank: int, words: str) -> None:
+    dataset = {"train": [{"source": "pvc://rows/train.jsonl"}], **change}
+    training, reasons = planned({"type": "lora"}, source, dataset=dataset)
+    assert training.method.lora
+    assert training.method.lora.rank == rank
+    assert words in reasons["method.lora.rank"]
+    assert "LoRA Without Regret" in reasons["method.lora.rank"]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "preference"])
+def test_rows_of_a_few_bits_need_no_higher_rank(task: str) -> None:
+    rows = {"train": [{"source": "pvc://rows/train.jsonl"}], "maxRows": 10_000_000}
+    training, reasons = planned({"type": "lora"}, dataset=rows, task=task)
+    assert training.method.lora
+    assert training.method.lora.rank == 16
+    assert "a few bits" in reasons["method.lora.rank"]
+
+
+def test_a_given_rank_stays() -> None:
+    rows = {"train": [{"source": "pvc://rows/train.jsonl"}], "maxRows": 10_000_000}
+    training, reasons = planned({"type": "lora", "lora": {"rank": 8}}, dataset=rows)
+    assert training.method.lora
+    assert training.method.lora.rank == 8
+    assert "method.lora.rank" not in reasons
+
+
 @pytest.mark.parametrize("method", PROMPT_METHODS)
 def test_methods_with_virtual_tokens_are_neither_packed_nor_exported(method: str) -> None:
     training, reasons = planned({"type": method})

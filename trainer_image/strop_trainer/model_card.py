@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from strop_trainer.capacity import capacity_note
 from strop_trainer.documents import TrainingDocument
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence
         plan=record.plan.training,
         folders=folders,
         served=served,
+        capacity=capacity_note(record.plan.training, record.trainable_parameters, record.target_tokens),
         metrics=metric_rows(record),
         proofs=[proof.to_json() for proof in record.proofs],
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from strop_trainer.capacity import capacity_note
 from strop_trainer.curves import loss_curves
 from strop_trainer.documents import (
     BaseModelDocument,
@@ -235,6 +236,7 @@ def render_html(
         plan=record.plan,
         training=training,
         dataset=record.dataset,
+        capacity=capacity_note(record.plan.training, record.trainable_parameters, record.target_tokens),
         lengths=record.lengths,
         lengths_in_words=in_words(record.lengths) if record.lengths else "",
         proofs=proof.results,

@@ -223,11 +223,12 @@ class DatasetSpec(ApiModel):
 
 
 class LoraSpec(ApiModel):
-    """Low-rank adaptation. What is left out is chosen for the model and the data."""
+    """Low-rank adaptation. What is left out is chosen; `strop plan` says why."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,
-        description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: 16.",
+        description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: 16; up to 128 where "
+        "dataset.maxRows lets the rows tell more than its parameters hold.",
     )
     alpha: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
@@ -311,7 +312,7 @@ class MethodSpec(ApiModel):
 
 
 class TrainingSpec(ApiModel):
-    """Hyperparameters. What is left out is chosen for the model, the data and the method; `strop plan` says why."""
+    """Hyperparameters. What is left out is chosen by the task, the model, the method and maxRows: see `strop plan`."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

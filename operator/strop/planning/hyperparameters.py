@@ -14,16 +14,15 @@ from strop.api.distributed import ranks_of
 from strop.api.finetunejob import FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
 from strop.planning.encoder_decoders import PACKING as PADDED
-from strop.planning.encoder_decoders import TRANSLATION_LENGTH, is_encoder_decoder
+from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.labelled import (
-    ANSWER_LENGTH,
-    MAX_LENGTH,
     PACKING,
     PRECISION,
     label_learning_rate,
     question_learning_rate,
 )
+from strop.planning.lengths import CONVERSATIONS, usual_length
 from strop.planning.methods import learning_rate_of
 from strop.planning.preference import BETA, EPOCHS, WARMUP, preference_learning_rate, sequences_of
 from strop.planning.presets import ModelFacts
@@ -44,10 +43,8 @@ _SHORT_RUN_STEPS: Final = 100
 _BATCH: Final = 16
 _SMALL_BATCH: Final = 8
 _FEW_ROWS: Final = 256
-_MAX_LENGTH: Final = 1024
 _PASS_TOKENS: Final = 2048
 _LONG_ANSWERS: Final = ("summarization", "translation")
-_CONVERSATIONS: Final = ("chat", "instruction", "preference")
 _TEXT_TOKENS: Final = 128
 _SEED: Final = 42
 _CHECKPOINTS_A_RUN: Final = 10
@@ -81,7 +78,7 @@ def resolve_hyperparameters(
     warmup_ratio = pick("training.warmupRatio", given.warmup_ratio, *(WARMUP if pairs else _warmup(given.max_steps)))
     weight_decay = pick("training.weightDecay", given.weight_decay, 0.0, _no_decay(method))
     max_grad_norm = pick("training.maxGradNorm", given.max_grad_norm, 1.0, "the usual bound (Brown et al. 2020)")
-    max_length = _max_length(given, method, facts, chooser, _usual_length(spec.task, facts))
+    max_length = _max_length(given, method, facts, chooser, usual_length(spec.task, facts))
     row_tokens = sequences_of(spec.task) * max_length
     why = _usual_batch(spec.task, method)
     effective, micro = _batch(spec.dataset.max_rows, given, row_tokens, chooser, ranks_of(spec), why)
@@ -215,18 +212,6 @@ def _packing(method: MethodPlan, *, labels: bool) -> tuple[bool, str]:
     return True, "no time is spent on padding; rows are kept apart by their position ids"
 
 
-def _usual_length(task: Task, facts: ModelFacts) -> tuple[int, str]:
-    """Return how long a row may be where neither job nor model says more."""
-    if task in LABEL_TASKS:
-        return MAX_LENGTH
-    if task == "question-answering" and facts.may_be_encoder:
-        return ANSWER_LENGTH
-    if task == "translation" and (facts.architecture is None or is_encoder_decoder(facts)):
-        return TRANSLATION_LENGTH
-    rows = "chat rows" if task in _CONVERSATIONS else "rows"
-    return _MAX_LENGTH, f"most {rows} are shorter; how many were cut is reported"
-
-
 def _max_length(
     given: TrainingSpec, method: MethodPlan, facts: ModelFacts, chooser: Chooser, usual: tuple[int, str]
 ) -> int:
@@ -250,7 +235,7 @@ def _max_length(
 def _usual_epochs(task: Task) -> str:
     if task in LABEL_TASKS:
         return "three passes, of BERT's two to four (Devlin et al. 2019, appendix A.3)"
-    of = "instruction data" if task in _CONVERSATIONS else "small sets of rows"
+    of = "instruction data" if task in CONVERSATIONS else "small sets of rows"
     return f"three passes, as is usual for {of}"
 
 

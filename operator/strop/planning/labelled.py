@@ -10,11 +10,6 @@ from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
 from strop_trainer.plan import LORA_METHODS, OnnxPrecision, Precision
 
-MAX_LENGTH: Final = (256, "sentences and short paragraphs, as labels have; how many were cut is reported")
-ANSWER_LENGTH: Final = (
-    384,
-    "as SQuAD's usual: an encoder reads a longer text in windows; a larger model may take more",
-)
 PACKING: Final = (False, "rows are padded: each has outputs of its own")
 PRECISION: Final[tuple[Precision, str]] = ("fp32", "encoders are small, and a new head starts from small differences")
 ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32"], "exact; int8 is a quarter of the size")

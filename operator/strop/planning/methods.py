@@ -7,9 +7,9 @@ from typing import Final
 from strop.api.finetunejob import FineTuneJobSpec, LoraSpec, PromptSpec
 from strop.planning.chooser import Chooser
 from strop.planning.presets import ModelFacts
+from strop.planning.rank import choose_rank
 from strop_trainer.plan import LORA_METHODS, PROMPT_METHODS, LoraPlan, MethodPlan, MethodType
 
-_RANK: Final = 16
 _ALPHA: Final = 32
 _RSLORA_ALPHA: Final = 8
 _VIRTUAL_TOKENS: Final = 20
@@ -27,11 +27,11 @@ _OWN_LEARNING_RATES: Final[dict[MethodType, tuple[float, str]]] = {
 }
 
 
-def resolve_method(spec: FineTuneJobSpec, chooser: Chooser) -> MethodPlan:
+def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> MethodPlan:
     """Resolve `spec.method`."""
     method = spec.method
     if method.type in LORA_METHODS:
-        return MethodPlan(type=method.type, lora=_lora(method.lora or LoraSpec(), chooser))
+        return MethodPlan(type=method.type, lora=_lora(spec, facts, chooser))
     if method.type in PROMPT_METHODS:
         tokens = chooser.choose(
             "method.prompt.virtualTokens",
@@ -76,14 +76,9 @@ def learning_rate_of(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, s
     )
 
 
-def _lora(lora: LoraSpec, chooser: Chooser) -> LoraPlan:
-    rank = chooser.choose(
-        "method.lora.rank",
-        lora.rank,
-        _RANK,
-        "enough for instruction data of usual size; a rank too small shows as a loss that stops falling "
-        "(Schulman et al. 2025, LoRA Without Regret)",
-    )
+def _lora(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> LoraPlan:
+    lora = spec.method.lora or LoraSpec()
+    rank = chooser.choose("method.lora.rank", lora.rank, *choose_rank(spec, facts))
     alpha = chooser.choose("method.lora.alpha", lora.alpha, *_alpha(lora, rank))
     dropout = chooser.choose(
         "method.lora.dropout",

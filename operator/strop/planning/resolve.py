@@ -76,7 +76,7 @@ def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = Non
 def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
     check_by_model(spec, facts)
-    method = resolve_method(spec, chooser)
+    method = resolve_method(spec, facts, chooser)
     distributed = resolve_distributed(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
     training = TrainingPlan(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strop_trainer import evaluation
+from strop_trainer.capacity import capacity_note
 from strop_trainer.context import say
 from strop_trainer.device import CPU, release
 from strop_trainer.documents import AdapterProof
@@ -416,6 +417,8 @@ def _describe(run: Run, pass_tokens: int | None, unit: str) -> None:
         f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
         f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"
     )
+    if note := capacity_note(run.plan.training, loaded.trainable_parameters, encoded.target_tokens):
+        say(f"  note: {note}")
     bound = f", about {pass_tokens} tokens" if run.packed and pass_tokens else ""
     say(
         f"  steps: {schedule.total_steps} ({schedule.steps_per_epoch} an epoch, {schedule.warmup_steps} of warm-up) of "
