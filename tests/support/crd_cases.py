@@ -1279,7 +1279,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "spec.checkpoint.keep": 2,
         "spec.output.onnx.enabled": True,
         "spec.output.onnx.form": "merged",
-        "spec.output.merged": False,
         "spec.suspend": False,
         "spec.backoffLimit": 3,
     },

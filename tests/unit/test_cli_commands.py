@@ -15,6 +15,7 @@ import pytest
 from strop.cli import machine
 from strop.planning.inputs import Job, Pool
 from strop.planning.resolve import resolve
+from strop_trainer.exit_codes import ExitCode
 from strop_trainer.manifest import Manifest, dump_manifest, list_files
 from strop_trainer.plan import load_plan
 from tests.support.cli import Answer, Strop, config_map, rows, runner, write
@@ -96,6 +97,30 @@ def test_validate_says_what_is_wrong_on_the_error_stream(strop: Strop, tmp_path:
     answer = strop("validate", job_file(tmp_path, method__lora__rank=0))
     assert (answer.code, answer.out) == (78, "")
     assert answer.err == f"{tmp_path}/job.yaml: spec.method.lora.rank: found 0, allowed: a whole number, 1 to 1024\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"model__source": "hf://allenai/OLMo-2-1124-7B", "output": {"onnx": {"enabled": True}}},
+            "spec.output.onnx.enabled: found true, allowed for Olmo2ForCausalLM: false",
+        ),
+        ({"model__source": "hf://microsoft/Phi-3-small-8k-instruct"}, "it needs remote code"),
+        ({"training__maxLength": 9000, "model__source": "hf://HuggingFaceTB/SmolLM2-135M"}, "allowed: up to 8192"),
+    ],
+)
+def test_validate_refuses_what_planning_refuses_without_a_pool(
+    strop: Strop, tmp_path: Path, fields: dict[str, Any], words: str
+) -> None:
+    answer = strop("validate", job_file(tmp_path, **fields))
+    assert answer.code == ExitCode.BAD_CONFIGURATION
+    assert answer.out == ""
+    assert re.search(rf"^team-a/job: .*{re.escape(words)}", answer.err)
+
+
+def test_validate_takes_a_job_for_a_pool_that_is_not_here(strop: Strop, tmp_path: Path) -> None:
+    assert strop("validate", job_file(tmp_path, compute={"pool": "far-away"})).code == 0
 
 
 def test_validate_refuses_a_file_without_a_resource_of_strop(strop: Strop, tmp_path: Path) -> None:

@@ -149,6 +149,27 @@ def test_the_other_methods_are_packed_and_exported(method: str) -> None:
     assert (training.method.lora is None) == (method in {"full", "ia3"})
 
 
+@pytest.mark.parametrize(
+    ("method", "merged", "word"),
+    [
+        ("dora", True, "vLLM"),
+        ("lora", False, "the adapter is small"),
+        ("full", False, "the ONNX model is the tuned one"),
+        ("p-tuning", False, "cannot be folded"),
+    ],
+)
+def test_the_merged_model_is_published_where_the_adapter_serves_nobody(method: str, merged: bool, word: str) -> None:
+    training, reasons = planned({"type": method})
+    assert training.artifact.merged is merged
+    assert word in reasons["output.merged"]
+
+
+def test_what_the_job_says_of_the_merged_model_stays() -> None:
+    training, reasons = planned({"type": "dora"}, output={"merged": False})
+    assert training.artifact.merged is False
+    assert "output.merged" not in reasons
+
+
 def test_a_prefix_is_not_recomputed() -> None:
     assert planned({"type": "prompt-tuning"}, LLAMA_8B)[0].hyperparameters.gradient_checkpointing
     training, reasons = planned({"type": "prefix-tuning"}, LLAMA_8B)

@@ -23,6 +23,7 @@ from strop.planning.presets import (
 from strop.planning.resolve import resolve_training
 from strop_trainer.encoder_decoders import CLASSES
 from strop_trainer.export.genai import ARCHITECTURES as EXPORTED
+from strop_trainer.plan import canonical_json
 
 
 def spec_of(source: str, **change: Any) -> FineTuneJobSpec:
@@ -179,12 +180,50 @@ def test_a_model_without_onnx_export_publishes_its_adapter() -> None:
     ("change", "expected"),
     [
         ({"output": {"onnx": {}}}, "spec.output.onnx.enabled: found true, allowed for Olmo2ForCausalLM: false"),
-        ({"method": {"type": "full"}}, "spec.output.merged: found false, allowed for method full of Olmo2ForCausalLM"),
+        (
+            {"method": {"type": "full"}, "output": {"merged": False}},
+            "spec.output.merged: found false, allowed for method full of Olmo2ForCausalLM",
+        ),
     ],
 )
 def test_what_a_model_without_onnx_export_cannot_publish_is_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(PlanError, match=expected):
         resolve_training(spec_of(OLMO, **change), facts(OLMO), Chooser())
+
+
+def test_all_weights_of_a_model_without_onnx_export_are_published_merged() -> None:
+    chooser = Chooser()
+    artifact = resolve_training(spec_of(OLMO, method={"type": "full"}), facts(OLMO), chooser).artifact
+    assert (artifact.onnx, artifact.merged) == ([], True)
+    (why,) = [each.reason for each in chooser.resolved if each.field == "output.merged"]
+    assert "nothing else would be published" in why
+
+
+@pytest.mark.parametrize(
+    "repository",
+    ["OLMo-2-0425-1B", "OLMo-2-0425-1B-Instruct", "OLMo-2-0325-32B", "OLMo-2-0325-32B-Instruct", "OLMo-2-1124-7B-DPO"],
+)
+def test_all_sizes_of_olmo_2_have_presets(repository: str) -> None:
+    found = facts(f"hf://allenai/{repository}").architecture
+    assert found
+    assert not found.onnx
+
+
+@pytest.mark.parametrize(
+    ("output", "required"),
+    [
+        (None, None),
+        ({"merged": True}, None),
+        ({"onnx": {}}, True),
+        ({"onnx": {"precisions": ["fp32"]}}, True),
+        ({"onnx": {"enabled": False}}, None),
+    ],
+)
+def test_the_plan_says_whether_onnx_was_asked_for(output: dict[str, Any] | None, required: bool | None) -> None:
+    spec = spec_of("hf://owner/of-unknown-architecture", **({"output": output} if output else {}))
+    artifact = resolve_training(spec, facts("hf://owner/of-unknown-architecture"), Chooser()).artifact
+    assert artifact.onnx_required is required
+    assert (b"onnxRequired" in canonical_json(artifact)) == bool(required), "a plan without keeps its digest"
 
 
 def test_labels_are_exported_in_another_way() -> None:

@@ -27,7 +27,7 @@ def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence
         folders: of models in the version, such as `onnx` and `adapter`.
         served: what vLLM does with the adapter; None without one.
     """
-    front = yaml.safe_dump(_metadata(record), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_metadata(record, folders), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + _template().render(
         record=record,
         training=training,
@@ -47,12 +47,16 @@ def metric_rows(record: RunRecord) -> list[tuple[str, float | None, float | None
     return [(name, record.metrics_base.get(name), record.metrics_tuned.get(name)) for name in names]
 
 
-def _metadata(record: RunRecord) -> dict[str, Any]:
+def _metadata(record: RunRecord, folders: Sequence[str]) -> dict[str, Any]:
     training = record.plan.training
     metadata: dict[str, Any] = {}
     if training.model.source.startswith("hf://"):
         metadata |= {"base_model": training.model.source.removeprefix("hf://"), "base_model_relation": "finetune"}
-    metadata["tags"] = ["strop", training.method.type, *(["onnx"] if training.artifact.onnx else [])]
+    metadata["tags"] = [
+        "strop",
+        training.method.type,
+        *(["onnx"] if any(name.startswith("onnx") for name in folders) else []),
+    ]
     if training.method.type != "full":
         metadata["tags"].append("peft")
     if training.task in _TAGS:

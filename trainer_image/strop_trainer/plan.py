@@ -300,6 +300,9 @@ class ArtifactPlan(PlanModel):
     onnx_form: Literal["adapter", "both"] | None = None
     """None: the adapter is folded into the model; adapter: it is a file of its own, for a base graph that it shares
     with the adapters of other jobs; both."""
+    onnx_required: bool | None = None
+    """True: the job asks for ONNX, and a model that has no export is refused. None: it is the default, and is left out
+    with a note where the model's folder tells that there is none."""
     merged: bool = False
     """Also publish the merged model as safetensors."""
     proof: ProofPlan = ProofPlan()

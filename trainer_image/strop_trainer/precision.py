@@ -86,7 +86,7 @@ def settle_precision(run: Run) -> None:
         rates = {name: _rate(run, name) for name in CHOICES}
         precision, why = _choose(run, rates)
         run.peak_rate = rates[precision]
-    run.given, run.plan = run.plan, with_precision(run.plan, precision)
+    run.given, run.plan = run.given or run.plan, with_precision(run.plan, precision)
     say(f"  precision: {precision} ({why})")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strop_trainer.context import Clock, Settings, StopRequest
 from strop_trainer.device import CPU
@@ -34,7 +34,7 @@ class Run:
 
     settings: Settings
     plan: Plan
-    """As it is computed: from `prepare` on, its precision is not auto."""
+    """As it is computed: from `prepare` on, its precision is not auto; without ONNX where the model has no export."""
     task: Task
     threads: int
     stop: StopRequest
@@ -60,7 +60,7 @@ class Run:
     packed: bool = field(init=False)
     set_pass: Callable[[int, int], None] = field(init=False)
     given: Plan | None = None
-    """The plan as it came, where its precision was auto."""
+    """The plan as it came, where its precision was auto, or ONNX was left out."""
     peak_rate: float = 0.0
     """Operations a second of a matrix product in the plan's precision, of all ranks together, as measured here."""
     work: Work | None = None
@@ -88,6 +88,17 @@ class Run:
             return None
         rate = self.work.of(done.tokens, done.targets) / done.seconds
         return Roofline(flops_per_second=rate, peak_flops_per_second=self.peak_rate)
+
+    def leave_out_onnx(self) -> None:
+        """Go on without ONNX: the adapter is published alone, and with method full the tuned model."""
+        training = self.plan.training
+        left: dict[str, Any] = {
+            "onnx": [],
+            "onnx_encoder": None,
+            "merged": training.artifact.merged or training.method.type == "full",
+        }
+        changed = training.model_copy(update={"artifact": training.artifact.model_copy(update=left)})
+        self.given, self.plan = self.given or self.plan, self.plan.model_copy(update={"training": changed})
 
     @property
     def apart(self) -> bool:

@@ -22,7 +22,7 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import head_for
 from strop_trainer.heads.exports import publish_on_bases
 from strop_trainer.lengths import measure_lengths
-from strop_trainer.methods import check_method
+from strop_trainer.methods import check_experts, check_method
 from strop_trainer.plan import Plan
 from strop_trainer.precision import settle_precision
 from strop_trainer.ranks.team import join
@@ -102,6 +102,7 @@ def fetch_model(run: Run) -> None:
     run.model = check_model_folder(
         path, training.model.source, chat=run.task.needs_chat_template and training.model.chat_template is None
     )
+    check_experts(training.method.type, run.model)
     run.task = task_for(run.task, run.model)
     run.head = head_for(run.task)
     run.head.check_model(run, run.model)

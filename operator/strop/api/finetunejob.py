@@ -227,8 +227,8 @@ class LoraSpec(ApiModel):
 
     rank: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,
-        description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: 16; up to 128 where "
-        "dataset.maxRows lets the rows tell more than its parameters hold.",
+        description="Rank r of the adapter's matrices: higher learns more and costs more. Left out: 16; up to 128 "
+        "where dataset.maxRows lets the rows tell more than its parameters hold.",
     )
     alpha: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
@@ -571,10 +571,14 @@ class OutputSpec(ApiModel):
     )
     onnx: OnnxSpec | None = Field(
         default=None,
-        description="The ONNX export. Left out: it is made, but for methods whose tokens ONNX cannot carry.",
+        description="The ONNX export. Left out: it is made, but for prompt methods, and for models whose architecture "
+        "has no right one: then the adapter is published without it, and the log says so. Given: such a model is "
+        "refused.",
     )
-    merged: bool = Field(
-        default=False, description="Also publish the merged model (with method full the tuned one) as safetensors."
+    merged: bool | None = Field(
+        default=None,
+        description="Also publish the merged model (with method full the tuned one) as safetensors. Left out: false; "
+        "true for dora, whose adapter vLLM does not load, and for full where the model has no ONNX export.",
     )
     aliases: Annotated[list[Alias], Field(max_length=8)] | None = Field(
         default=None, description="Names in the index that point at the new version, beside latest."
@@ -709,7 +713,7 @@ METHOD_RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        f"!({_PROMPTS}) || !has(self.output) || !self.output.merged",
+        f"!({_PROMPTS}) || !has(self.output) || !has(self.output.merged) || !self.output.merged",
         f"there is no merged model with {', '.join(PROMPT_METHODS)}: their tokens cannot be folded into the weights",
         ".output.merged",
         "FieldValueForbidden",
@@ -734,12 +738,12 @@ METHOD_RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        "self.method.type != 'full' || !has(self.output) || self.output.merged || !has(self.output.onnx) || "
-        "self.output.onnx.enabled",
+        "self.method.type != 'full' || !has(self.output) || (has(self.output.merged) && self.output.merged) || "
+        "!has(self.output.onnx) || self.output.onnx.enabled",
         "full has no adapter: without ONNX, merged: true is needed, or nothing would be published",
         ".output.merged",
         "FieldValueRequired",
-        lambda self: self.method.type != "full" or _exports(self) or self.output.merged,
+        lambda self: self.method.type != "full" or _exports(self) or bool(self.output.merged),
     ),
 )
 """What a method asks of the other parts of a job."""

@@ -12,7 +12,9 @@ from strop.cli.workspace import Workspace
 from strop.planning.presets import model_facts
 from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError
-from strop_trainer.plan import DataFile, ModelSource, Plan
+from strop_trainer.export.genai import check_exportable, export_refusal
+from strop_trainer.methods.checks import check_experts
+from strop_trainer.plan import LABEL_TASKS, DataFile, ModelSource, Plan
 from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
 from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
@@ -108,11 +110,19 @@ def _check_model(plan: Plan, settings: Settings) -> str:
     if model.source.endswith(_ARCHIVES):
         return f"model not checked: {model.source} would have to be unpacked"
     found = _model(plan, settings)
+    check_experts(plan.training.method.type, found)
     task = task_for(task_named(plan.training.task), found)
     check_gates(plan.training.evaluation, task)
     if isinstance(task, EncoderDecoderTask):
         task.check_plan(plan.training)
-    return f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"
+    weights = f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"
+    artifact = plan.training.artifact
+    if not artifact.onnx or task.name in LABEL_TASKS or isinstance(task, EncoderDecoderTask | ExtractiveQaTask):
+        return weights
+    if artifact.onnx_required:
+        check_exportable(found.path)
+    why = export_refusal(found.path)
+    return f"{weights}; no ONNX, which the job does not ask for: {why}" if why else weights
 
 
 def _is_here(model: ModelSource) -> bool:

@@ -24,7 +24,7 @@ from strop.cli.logs import show_logs
 from strop.cli.manifests import NAMESPACE_ALLOWED, Bundle, called, is_namespace, load
 from strop.cli.notes import memory_note, size_note
 from strop.cli.output import show_estimate, show_outcome, show_plan
-from strop.cli.planned import Planned, plan_files, plan_json
+from strop.cli.planned import Planned, plan_files, plan_json, refusals
 from strop.cli.process import run_child
 from strop.cli.registry_tree import show_models, verify_versions
 from strop.cli.workspace import Mounts, Roots, alone_in, lay_out, open_workspace
@@ -102,12 +102,14 @@ def validate(
     volume: Volumes = None,
     configmap: ConfigMaps = None,
 ) -> None:
-    """Check manifests as the API server's admission does."""
+    """Check manifests as the API server's admission does, and jobs as planning does whatever pools there are."""
     if not data:
         bundle = load(files, namespace)
         nothing = {file: _nothing_in(file, bundle) for file, count in bundle.checked.items() if not count}
         if not bundle.count:
             raise bad_configuration(*nothing.values())
+        if refused := refusals(bundle.jobs):
+            raise bad_configuration(*refused)
         for file, count in bundle.checked.items():
             if count:
                 typer.echo(f"{called(file)}: valid ({count} resource{'s' if count > 1 else ''})")

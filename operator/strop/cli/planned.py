@@ -13,7 +13,7 @@ from strop.cli.machine import this_machine
 from strop.cli.manifests import Bundle, called, load
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.pools import AUTO
-from strop.planning.resolve import resolve
+from strop.planning.resolve import check_job, resolve
 from strop_trainer.plan import Plan
 
 
@@ -83,6 +83,17 @@ def plan_files(
     if problems:
         raise bad_configuration(*problems)
     return bundle, planned
+
+
+def refusals(jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each job that planning refuses, whatever pools there are."""
+    lines = []
+    for job in jobs:
+        try:
+            check_job(job)
+        except PlanError as error:
+            lines.append(f"{job.namespace}/{job.name}: {error.message}")
+    return lines
 
 
 def _of_pools(job: Job, error: PlanError) -> str:

@@ -84,7 +84,7 @@ def _check_output(output: OutputSpec, method: str, architecture: str) -> None:
             f"spec.output.onnx.enabled: found true, allowed for {architecture}: false; ONNX Runtime GenAI's builder "
             "gives no right export of it, and the adapter is published without one",
         )
-    if method == "full" and not output.merged:
+    if method == "full" and output.merged is False:
         raise PlanError(
             names.Reason.INVALID,
             f"spec.output.merged: found false, allowed for method full of {architecture}: true; it has no ONNX export, "

@@ -11,8 +11,8 @@ from strop.planning.quantities import MIB
 from strop_trainer.capacity import FEW_BITS_A_ROW, TOKENS_A_PARAMETER
 
 _RANKS: Final = (16, 32, 64, 128)
-"""A rank below the first saves little beside the frozen weights. The last bounds what is taken by itself: rows that need
-more raise the question of method full."""
+"""A rank below the first saves little beside the frozen weights. The last bounds what is taken by itself: rows that
+need more raise the question of method full."""
 _CONFIG_MAP: Final = "configmap://"
 _CONFIG_MAP_BYTES: Final = MIB
 """That Kubernetes lets a ConfigMap hold."""

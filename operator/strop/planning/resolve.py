@@ -37,6 +37,7 @@ from strop_trainer.plan import (
     DatasetPlan,
     DistributedPlan,
     DistributedStrategy,
+    MethodType,
     ModelSource,
     OnnxPrecision,
     OutputPlacement,
@@ -134,7 +135,7 @@ def _files(sources: Iterable[DataSource]) -> list[DataFile]:
 
 def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> ArtifactPlan:
     output = spec.output or OutputSpec()
-    onnx = output.onnx
+    onnx, asked = output.onnx, output.onnx is not None and output.onnx.enabled
     if onnx is None and spec.method.type in PROMPT_METHODS:
         chooser.choose(
             "output.onnx.enabled",
@@ -149,7 +150,23 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
     onnx = onnx or OnnxSpec()
     precisions, encoder = _precisions(spec.task, onnx, facts, chooser) if onnx.enabled else ([], None)
     form = None if onnx.form == "merged" else onnx.form
-    return ArtifactPlan(onnx=precisions, onnx_encoder=encoder, onnx_form=form, merged=output.merged)
+    merged = chooser.choose("output.merged", output.merged, *_merged(spec.method.type, exports=onnx.enabled))
+    return ArtifactPlan(
+        onnx=precisions, onnx_encoder=encoder, onnx_form=form, onnx_required=asked or None, merged=merged
+    )
+
+
+def _merged(method: MethodType, *, exports: bool) -> tuple[bool, str]:
+    """Return whether the merged model is published where the job does not say, and why."""
+    if method == "dora":
+        return True, "vLLM, by its loader's rules, takes no DoRA adapter: it serves the merged model"
+    if method == "full" and not exports:
+        return True, "there is no ONNX export and no adapter: nothing else would be published"
+    if method == "full":
+        return False, "the ONNX model is the tuned one; true publishes it as safetensors, too"
+    if method in PROMPT_METHODS:
+        return False, "tokens in front of each row cannot be folded into the weights"
+    return False, "the adapter is small and goes beside its base model; true publishes the whole model, too"
 
 
 def _precisions(
@@ -277,6 +294,17 @@ def _output(job: Job, settings: PlanSettings, chooser: Chooser) -> OutputPlaceme
 def _authorities(scheme: str, sources: Iterable[str]) -> list[str]:
     """Return the names after a scheme, each once, in alphabetical order."""
     return sorted({source.removeprefix(scheme).partition("/")[0] for source in sources if source.startswith(scheme)})
+
+
+def check_job(job: Job) -> None:
+    """Refuse a job that cannot be planned, whatever pools there are.
+
+    Raises:
+        PlanError: field, found and allowed.
+    """
+    _refuse_unsupported(job.spec)
+    resolve_training(job.spec, model_facts(job.spec.model), Chooser())
+    _output(job, PlanSettings(), Chooser())
 
 
 def _refuse_unsupported(spec: FineTuneJobSpec) -> None:

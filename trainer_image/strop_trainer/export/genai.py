@@ -55,17 +55,19 @@ def check_exportable(model: Path) -> None:
     Raises:
         TrainerError: the architecture, or how its positions are scaled, is not supported (exit 78).
     """
+    if why := export_refusal(model):
+        raise bad_configuration(f"model: {why}; with `output.onnx.enabled: false` the adapter alone is published")
+
+
+def export_refusal(model: Path) -> str | None:
+    """Return why a Hugging Face folder has no export, as `found, supports`; None where it has one."""
     found = architecture_of(model)
-    alone = "with `output.onnx.enabled: false` the adapter alone is published"
     if found not in ARCHITECTURES:
-        raise bad_configuration(
-            f"model: found architecture {found}, ONNX export supports {', '.join(sorted(ARCHITECTURES))}; {alone}"
-        )
+        return f"found architecture {found}, ONNX export supports {', '.join(sorted(ARCHITECTURES))}"
     rope, allowed = rope_type_of(model), ROPE_TYPES[found]
     if rope not in allowed:
-        raise bad_configuration(
-            f"model: found positions scaled by {rope}, ONNX export of {found} supports {', '.join(allowed)}; {alone}"
-        )
+        return f"found positions scaled by {rope}, ONNX export of {found} supports {', '.join(allowed)}"
+    return None
 
 
 def export_onnx(merged: Path, out: Path, precision: OnnxPrecision) -> None:

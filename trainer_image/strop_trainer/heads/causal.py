@@ -73,11 +73,15 @@ class CausalHead:
     generates = True
 
     def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse a model that ONNX cannot carry, where ONNX is asked for."""
-        if run.plan.training.artifact.onnx:
-            from strop_trainer.export.genai import check_exportable  # noqa: PLC0415 - knows ONNX, not torch
+        """Refuse a model without ONNX export where the job asks for one; else go on without it, and say so."""
+        from strop_trainer.export.genai import check_exportable, export_refusal  # noqa: PLC0415 - knows ONNX, not torch
 
+        artifact = run.plan.training.artifact
+        if artifact.onnx_required:
             check_exportable(model.path)
+        elif artifact.onnx and (why := export_refusal(model.path)):
+            run.leave_out_onnx()
+            say(f"  note: no ONNX is published, which the job does not ask for: {why}")
 
     def prepare(self, run: Run) -> None:
         """Load tokens and weights, and decide how rows share a forward pass."""

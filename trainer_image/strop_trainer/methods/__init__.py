@@ -1,6 +1,6 @@
 """Fine-tuning methods: one file a kind; `loading` makes a model ready to train."""
 
-from strop_trainer.methods.checks import check_method
+from strop_trainer.methods.checks import check_experts, check_method
 from strop_trainer.methods.loading import (
     LoadedModel,
     check_architecture,
@@ -14,6 +14,7 @@ from strop_trainer.methods.loading import (
 __all__ = [
     "LoadedModel",
     "check_architecture",
+    "check_experts",
     "check_method",
     "check_vocabulary",
     "load_adapter",

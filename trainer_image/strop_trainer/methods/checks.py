@@ -18,6 +18,7 @@ from strop_trainer.plan import (
     Task,
     TrainingPlan,
 )
+from strop_trainer.sources.model_folder import ModelFolder
 
 PRECISIONS: Final[tuple[Precision, ...]] = ("auto", "bf16", "fp32")
 
@@ -47,6 +48,19 @@ def check_method(plan: TrainingPlan) -> None:
             f"training.precision: {hyperparameters.precision} is not supported, allowed: {', '.join(PRECISIONS)}"
         )
     _check_ranks(plan.task, method.type, distributed, hyperparameters.effective_batch_size)
+
+
+def check_experts(method: MethodType, model: ModelFolder) -> None:
+    """Refuse 4 bits for a mixture of experts: transformers keeps all of a layer in one tensor, which stays whole.
+
+    Raises:
+        TrainerError: field, found and allowed (exit 78).
+    """
+    if method == "qlora" and model.experts:
+        raise bad_configuration(
+            f"method.type: found qlora for a model with experts ({model.architecture}), allowed: lora; bitsandbytes "
+            "quantizes linear layers alone, and most of the weights, the experts, would stay as they are"
+        )
 
 
 def _check_ranks(task: Task, method: MethodType, plan: DistributedPlan, batch: int) -> None:

@@ -16,6 +16,8 @@ from strop_trainer.sources.local import inside
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 NOT_TEXT = ("vision_config", "audio_config")
 """Parts of a configuration that tell of a model that reads images or sound beside text."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Names by which configurations tell of experts: Qwen's, Mixtral's, DeepSeek's."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 FINGERPRINTED = (".safetensors", ".json", ".jinja", ".model", ".spm", ".txt")
 
@@ -31,6 +33,8 @@ class ModelFolder:
     weight_bytes: int
     encoder_decoder: bool = False
     """One part reads a text, another writes."""
+    experts: bool = False
+    """Its MLPs are mixtures of experts."""
 
 
 def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
@@ -78,7 +82,8 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
             "take the model's instruct variant, or add its template"
         )
     architecture = str(next(iter(architectures), model_type))
-    return ModelFolder(source, path, model_type, architecture, weight_bytes, encoder_decoder)
+    experts = any(isinstance(config.get(name), int) and config[name] > 1 for name in EXPERTS)
+    return ModelFolder(source, path, model_type, architecture, weight_bytes, encoder_decoder, experts)
 
 
 def transformers_has(model_type: str) -> bool:
