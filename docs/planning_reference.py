@@ -14,6 +14,7 @@ from strop.api.computepool import ComputePoolSpec
 from strop.api.finetunejob import FineTuneJobSpec
 from strop.cli.main import app
 from strop.cli.output import shown
+from strop.planning.chooser import FIXED
 from strop.planning.inputs import Job, Pool
 from strop.planning.presets import ARCHITECTURES, PRESETS, TEMPLATES
 from strop.planning.resolve import resolve
@@ -82,7 +83,10 @@ def automatic_page() -> str:
         "| field | value | why |",
         "|---|---|---|",
     ]
-    lines += [f"| `spec.{item.field}` | {shown(item.value)} | {item.reason} |" for item in plan.resolved]
+    lines += [
+        f"| `{'' if item.field in FIXED else 'spec.'}{item.field}` | {shown(item.value)} | {item.reason} |"
+        for item in plan.resolved
+    ]
     return _HEADER + "\n".join(lines) + "\n"
 
 

@@ -1,11 +1,16 @@
 """`strop plan` shows what a job gives beside what Strop chose."""
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from strop.planning.chooser import FIXED
+from strop_trainer.plan import TrainingPlan
 from tests.support.cli import runner
 from tests.support.paths import REPOSITORY
 from tests.support.planning import manifest_of
@@ -31,6 +36,84 @@ def test_each_given_value_is_shown_as_given(monkeypatch: pytest.MonkeyPatch, cap
     assert shown["evaluation.minimum.exact_match"] == ("0.5", "given")
     assert shown["output.onnx.precisions"] == ("fp32, int4", "given")
     assert shown["compute.resources.memory"] == ("6Gi", "given")
+
+
+def leaves(part: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each value of a plan, of those that are not set as well."""
+    if isinstance(part, dict) and part and not path.endswith((".columns", ".minimum", ".maximum")):
+        for name, inner in part.items():
+            yield from leaves(inner, f"{path}.{name}".removeprefix("."))
+    else:
+        yield path
+
+
+OTHERWISE = {
+    "method.virtualTokens": "method.prompt.virtualTokens",
+    "training.optimizer": "optimizer",
+    "distributed.worldSize": "distributed.processesPerNode",
+    "output.onnx": "output.onnx.enabled",
+    "output.onnxForm": "output.onnx.form",
+}
+NOT_SET_BY_A_JOB = {"output.onnxEncoder", "output.onnxRequired"}
+"""By the model, and by whether the job says anything of ONNX."""
+ONE_OF = {"training.maxSteps": "training.epochs", "dataset.validation": "dataset.validationSplit"}
+ELSEWHERE = {
+    "model.sha256": "of https:// alone, which asks for it",
+    "method.lora": "of other methods",
+    "method.virtualTokens": "of other methods",
+    "training.preferenceBeta": "of task preference",
+    "output.onnxForm": "where ONNX is exported",
+}
+"""Leaf → where it has a value, so that it needs no line where it has none."""
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "dora", "ia3", "prompt-tuning"])
+@pytest.mark.parametrize("task", ["chat", "text-classification", "preference", "text-generation"])
+def test_every_value_of_a_plan_has_a_line(
+    method: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if method == "prompt-tuning" and task == "text-classification":
+        method = "lora"
+    file = tmp_path / "job.yaml"
+    job = manifest_of(task=task, method__type=method, model__source="hf://HuggingFaceTB/SmolLM2-135M-Instruct")
+    file.write_text(yaml.safe_dump(job), encoding="utf-8")
+    strop = runner(monkeypatch, capfd)
+    shown = set(rows(strop("plan", str(file)).out))
+    training = json.loads(strop("plan", str(file), "-o", "json").out)["training"]
+    whole = TrainingPlan.model_validate(training).model_dump(by_alias=True)
+    whole["training"], whole["output"] = whole.pop("hyperparameters"), whole.pop("artifact")
+    for leaf in leaves(whole):
+        name = leaf.partition(".proof.")[0] + "?" if ".proof." in leaf else leaf
+        value = dig(whole, leaf)
+        if leaf in NOT_SET_BY_A_JOB or (leaf in ELSEWHERE and value is None):
+            continue
+        if leaf == "model.chatTemplate" and task in {"text-classification", "text-generation"}:
+            continue
+        if name == "output?":
+            assert "proof" in shown or not whole["output"]["onnx"]
+            continue
+        line = OTHERWISE.get(leaf, leaf)
+        assert any(field == line or field.startswith(f"{line}[") for field in shown) or ONE_OF.get(leaf) in shown, leaf
+    assert {"optimizer"} <= shown
+    assert ("quantization" in shown) == (method == "qlora")
+
+
+def dig(part: Any, path: str) -> Any:
+    for step in path.split("."):
+        part = part[step]
+    return part
+
+
+def test_lines_stand_together_by_the_part_of_the_spec_that_they_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(manifest_of(method__type="qlora", training__seed=1)), encoding="utf-8")
+    text = runner(monkeypatch, capfd)("plan", str(file)).out
+    parts = [re.split(r"[.\[]", field)[0] for field in re.findall(r"^ ([a-z]\S*)  ", text, flags=re.M)]
+    parts = [FIXED.get(part, part) for part in parts]
+    assert len([part for part, before in zip(parts, ["", *parts], strict=False) if part != before]) == len(set(parts))
+    assert parts[:2] == ["task", "model"]
 
 
 def test_a_field_is_either_given_or_chosen(

@@ -61,7 +61,11 @@ def reasoned(**fields) -> tuple[TrainingPlan, dict[str, str]]:
         ("dataset__maxRows", 1000, lambda t: t.dataset.max_rows),
         ("dataset__format", "jsonl", lambda t: t.dataset.format),
         ("output__merged", True, lambda t: t.artifact.merged),
-        ("output__onnx", {"precisions": ["int4"]}, lambda t: {"precisions": t.artifact.onnx}),
+        (
+            "output__onnx",
+            {"enabled": True, "form": "merged", "precisions": ["int4"]},
+            lambda t: {"enabled": True, "form": "merged", "precisions": t.artifact.onnx},
+        ),
     ],
 )
 def test_what_the_user_gives_is_taken_and_needs_no_reason(field: str, value: object, read) -> None:

@@ -54,7 +54,7 @@ class DistributedSpec(ApiModel):
         default=None,
         description="How ranks share the model's state. "
         + "; ".join(f"{name}: {words}" for name, words in _IN_WORDS.items())
-        + ". Left out: ddp, and none for one rank.",
+        + ". Left out: none for one rank, else ddp.",
     )
     offload: Offload | None = Field(
         default=None,

@@ -139,7 +139,8 @@ class ModelSpec(ApiModel):
         "or https://… (a .tar.gz of the folder). Weights must be safetensors.",
     )
     revision: Revision | None = Field(
-        default=None, description="Commit, tag or branch of an hf:// source; pin a commit to repeat a run exactly."
+        default=None,
+        description="Commit, tag or branch of an hf:// source; pin a commit to repeat a run exactly. Left out: main.",
     )
     sha256: Sha256 | None = Field(default=None, description="Hash of an https:// archive, in hex.")
     parameters: (
@@ -215,10 +216,10 @@ class DatasetSpec(ApiModel):
         "parquet, or text (for text-generation: two empty lines set documents apart). auto: by suffix and content.",
     )
     columns: Annotated[dict[ColumnName, ColumnName], Field(max_length=32)] | None = Field(
-        default=None, description="Name that the task expects → name in the files."
+        default=None, description="Name that the task expects → name in the files. Left out: none."
     )
     max_rows: Annotated[int, Field(ge=2, le=100_000_000)] | None = Field(
-        default=None, description="At most so many training rows are used."
+        default=None, description="At most so many training rows are used. Left out: all."
     )
 
 
@@ -243,7 +244,8 @@ class LoraSpec(ApiModel):
         default=None, description="Names of the linear layers to adapt. Left out: all linear layers but the head."
     )
     modules_to_save: Annotated[list[ModuleName], Field(max_length=16)] | None = Field(
-        default=None, description="Further modules that are trained in full and saved beside the adapter."
+        default=None,
+        description="Further modules that are trained in full and saved beside the adapter. Left out: none.",
     )
     use_rslora: bool = Field(default=False, description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA).")
     initialization: Initialization = Field(
@@ -475,7 +477,7 @@ class EvaluationSpec(ApiModel):
     )
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Steps between measurements of the loss. Left out: at the end only."
+        default=None, description="Steps between measurements of the loss. Left out: never, but at the end."
     )
     max_rows: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="Held-out rows for the loss. Left out: 200."
@@ -490,12 +492,12 @@ class EvaluationSpec(ApiModel):
     minimum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
         description="Metric → lowest value with which the result may be published, such as exact_match: 0.8. "
-        f"Metrics of {METRICS_IN_WORDS}.",
+        f"Left out: none. Metrics of {METRICS_IN_WORDS}.",
     )
     maximum: Annotated[dict[MetricName, MetricBound], Field(max_length=16)] | None = Field(
         default=None,
         description="Metric → highest value with which the result may be published, such as eval_loss: 1.2. "
-        f"Metrics of {METRICS_IN_WORDS}.",
+        f"Left out: none. Metrics of {METRICS_IN_WORDS}.",
     )
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, Final
 
+from pydantic.alias_generators import to_snake
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from strop.api.finetunejob import FineTuneJobSpec
 from strop.cli.estimates import Estimated
 from strop.cli.planned import Planned, at_home
 from strop.cli.workspace import Workspace
+from strop.planning.chooser import FIXED
 from strop.planning.quantities import format_bytes
 from strop_trainer.plan import MemoryEstimate
 from strop_trainer.termination import TerminationMessage
@@ -39,14 +44,23 @@ def show_plan(console: Console, planned: Planned) -> None:
         place += f", {placement.resources.accelerators} {placement.resources.accelerator}"
     console.print(f"{place} of a node of pool {placement.pool}" + (" (no pool was given)" if planned.embedded else ""))
     table = _table("Field", "Value", "Why")
-    for field, value in given_values(planned):
-        table.add_row(field, shown(_short(value)), "given")
-    for resolution in plan.resolved:
-        table.add_row(resolution.field, shown(resolution.value), escape(resolution.reason))
+    rows = [(field, shown(_short(value)), "given") for field, value in given_values(planned)]
+    rows += [(item.field, shown(item.value), escape(item.reason)) for item in plan.resolved]
+    # In the order of a spec, what was given before what was chosen; a line is left free between its parts.
+    for _, part in groupby(sorted(rows, key=lambda row: _place(row[0])), key=lambda row: _place(row[0])):
+        for row in part:
+            table.add_row(*row)
+        table.add_section()
     console.print(table)
     if placement.estimate:
         console.print(_estimate_line(placement.estimate, placement.processes_per_node), soft_wrap=True)
     console.print()
+
+
+def _place(field: str) -> int:
+    """Return where the part of a spec that a field belongs to stands among all parts."""
+    part = re.split(r"[.\[]", field, maxsplit=1)[0]
+    return list(FineTuneJobSpec.model_fields).index(to_snake(FIXED.get(part, part)))
 
 
 def given_values(planned: Planned) -> Iterator[tuple[str, Any]]:
@@ -121,6 +135,8 @@ def shown(value: Any) -> str:
     """Return a value as it would stand in YAML."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value in ([], {}):
+        return "none"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return escape(f"{value:g}" if isinstance(value, float) else str(value))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
 
 from strop_trainer.plan import Resolution
 
 T = TypeVar("T")
+FIXED: Final = {"quantization": "method", "optimizer": "training", "proof": "output"}
+"""Name of what no job can change → the part of a spec that it belongs to."""
 
 
 @dataclass
@@ -22,6 +26,15 @@ class Chooser:
             return given
         self.resolved.append(Resolution(field=path, value=_plain(value), reason=reason))
         return value
+
+    def fixed(self, path: str, value: Any, reason: str) -> None:
+        """Put on record what no job can change, by a name of FIXED."""
+        self.resolved.append(Resolution(field=path, value=_plain(value), reason=f"fixed: {reason}"))
+
+
+def given(part: BaseModel | None, name: str) -> Any:
+    """Return a field that has a default in the schema, where the job says it; else None."""
+    return getattr(part, name) if part is not None and name in part.model_fields_set else None
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from strop.api import names
 from strop.api.distributed import ranks_of
 from strop.api.finetunejob import FineTuneJobSpec, TrainingSpec
 from strop.planning.chooser import Chooser
+from strop.planning.chooser import given as given_of
 from strop.planning.encoder_decoders import PACKING as PADDED
 from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
@@ -110,6 +111,7 @@ def resolve_hyperparameters(
         True,  # noqa: FBT003
         "a run that was interrupted ends as one that was not",
     )
+    chooser.fixed("optimizer", "adamw", "AdamW (Loshchilov & Hutter 2019), betas 0.9 and 0.999, its state in fp32")
     beta = pick("training.preferenceBeta", given.preference_beta, *BETA) if pairs else None
     return Hyperparameters(
         learning_rate=learning_rate,
@@ -135,6 +137,14 @@ def resolve_hyperparameters(
 def resolve_evaluation(spec: FineTuneJobSpec, chooser: Chooser) -> EvaluationPlan:
     """Resolve `spec.evaluation`."""
     given, default = spec.evaluation, EvaluationPlan()
+    chooser.choose(
+        "evaluation.everySteps", given.every_steps if given else None, "never", "the loss is measured at the end alone"
+    )
+    for bound in ("minimum", "maximum"):
+        value: dict[str, float] | None = getattr(given, bound) if given else None
+        chooser.choose(
+            f"evaluation.{bound}", value or None, {}, "no gate: what is measured is published whatever it is"
+        )
     return EvaluationPlan(
         every_steps=given.every_steps if given else None,
         max_rows=chooser.choose(
@@ -171,7 +181,13 @@ def resolve_checkpoint(spec: FineTuneJobSpec, hyperparameters: Hyperparameters, 
     else:
         value, reason = max(1, math.ceil(steps / _CHECKPOINTS_A_RUN)), f"about ten in at most {steps} steps"
     every = chooser.choose("checkpoint.everySteps", given.every_steps if given else None, value, reason)
-    return CheckpointPlan(every_steps=every, keep=given.keep) if given else CheckpointPlan(every_steps=every)
+    keep = chooser.choose(
+        "checkpoint.keep",
+        given_of(spec.checkpoint, "keep"),
+        CheckpointPlan(every_steps=every).keep,
+        "the newest, and one to fall back to",
+    )
+    return CheckpointPlan(every_steps=every, keep=keep)
 
 
 def _learning_rate(spec: FineTuneJobSpec, facts: ModelFacts) -> tuple[float, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from strop.api.finetunejob import FineTuneJobSpec, LoraSpec, PromptSpec
-from strop.planning.chooser import Chooser
+from strop.planning.chooser import Chooser, given
 from strop.planning.presets import ModelFacts
 from strop.planning.rank import choose_rank
 from strop_trainer.plan import LORA_METHODS, PROMPT_METHODS, LoraPlan, MethodPlan, MethodType
@@ -30,6 +30,19 @@ _OWN_LEARNING_RATES: Final[dict[MethodType, tuple[float, str]]] = {
 def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> MethodPlan:
     """Resolve `spec.method`."""
     method = spec.method
+    chooser.choose(
+        "method.type",
+        given(method, "type"),
+        method.type,
+        "an adapter learns what all weights do from rows of usual number, in a fraction of the memory "
+        "(LoRA Without Regret)",
+    )
+    if method.type == "qlora":
+        chooser.fixed(
+            "quantization",
+            "nf4, double",
+            "4 bits by NormalFloat's values, and the scales of the blocks quantized once more (Dettmers et al. 2023)",
+        )
     if method.type in LORA_METHODS:
         return MethodPlan(type=method.type, lora=_lora(spec, facts, chooser))
     if method.type in PROMPT_METHODS:
@@ -93,6 +106,20 @@ def _lora(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> LoraPla
             "all-linear",
             "all linear layers but the head: adapting attention alone learns less (QLoRA; LoRA Without Regret)",
         )
+    chooser.choose("method.lora.modulesToSave", lora.modules_to_save, [], "the adapter is all that is trained")
+    chooser.choose(
+        "method.lora.useRslora",
+        given(lora, "use_rslora"),
+        False,  # noqa: FBT003
+        "alpha / rank, which the learning rate is meant for; alpha / sqrt(rank) serves high ranks (Kalajdzievski 2023)",
+    )
+    chooser.choose(
+        "method.lora.initialization",
+        given(lora, "initialization"),
+        lora.initialization,
+        "at no effect, so that training starts at the base model as it is (Hu et al. 2021)",
+    )
+    chooser.choose("method.lora.plusRatio", lora.plus_ratio, 1, "A and B learn at one rate; LoRA+ is 16 or so")
     return LoraPlan(
         rank=rank,
         alpha=alpha,

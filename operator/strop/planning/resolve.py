@@ -17,7 +17,7 @@ from strop.api.finetunejob import (
 )
 from strop.planning import encoder_decoders
 from strop.planning.by_model import check_by_model, check_plan_by_model, lacks_onnx
-from strop.planning.chooser import Chooser
+from strop.planning.chooser import Chooser, given
 from strop.planning.hyperparameters import resolve_checkpoint, resolve_evaluation, resolve_hyperparameters
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.labelled import ANSWER_ONNX
@@ -32,6 +32,7 @@ from strop_trainer.plan import (
     LABEL_TASKS,
     METRICS,
     PROMPT_METHODS,
+    TEMPLATE_TASKS,
     ArtifactPlan,
     DataFile,
     DatasetPlan,
@@ -43,6 +44,7 @@ from strop_trainer.plan import (
     OutputPlacement,
     PlacementPlan,
     Plan,
+    ProofPlan,
     Task,
     TrainingPlan,
     plan_digest,
@@ -77,6 +79,7 @@ def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = Non
 def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
     check_by_model(spec, facts)
+    _explain_model(spec, chooser)
     method = resolve_method(spec, facts, chooser)
     distributed = resolve_distributed(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
@@ -103,17 +106,35 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
 def resolve_distributed(spec: FineTuneJobSpec, chooser: Chooser) -> DistributedPlan:
     """Resolve `spec.distributed`. It goes by the job alone, never by its pool."""
     given, ranks = spec.distributed or DistributedSpec(), ranks_of(spec)
-    if given.strategy is None and ranks > 1:
-        strategy: DistributedStrategy = chooser.choose(
-            "distributed.strategy", None, "ddp", "the fastest where each rank has room for all of the model's state"
-        )
-    else:
-        strategy = given.strategy or "none"
+    chooser.choose(
+        "distributed.processesPerNode", given.processes_per_node, ranks, "one process has all CPUs, or an accelerator"
+    )
+    usual: tuple[DistributedStrategy, str] = ("none", "one rank shares nothing")
+    if ranks > 1:
+        usual = "ddp", "the fastest where each rank has room for all of the model's state"
+    strategy = chooser.choose("distributed.strategy", given.strategy, *usual)
+    chooser.choose("distributed.offload", given.offload, "nothing", "all stays where it is computed, which is fastest")
     return DistributedPlan(strategy=strategy, world_size=ranks, offload=given.offload)
+
+
+def _explain_model(spec: FineTuneJobSpec, chooser: Chooser) -> None:
+    model = spec.model
+    if model.source.startswith("hf://"):
+        chooser.choose(
+            "model.revision",
+            model.revision,
+            "main",
+            "its commit is asked for once, kept to, and named in the version; pin it to repeat a run exactly",
+        )
+    if spec.task in TEMPLATE_TASKS:
+        chooser.choose("model.chatTemplate", model.chat_template, "the model's", "prompts are what the model knows")
 
 
 def _dataset(spec: FineTuneJobSpec, chooser: Chooser) -> DatasetPlan:
     dataset, default = spec.dataset, DatasetPlan(train=[])
+    chooser.choose("dataset.format", given(dataset, "format"), "auto", "by the suffix and content of each file")
+    chooser.choose("dataset.columns", dataset.columns or None, {}, "the files name their columns as the task does")
+    chooser.choose("dataset.maxRows", dataset.max_rows, "all", "more rows teach more")
     split = dataset.validation_split
     if dataset.validation is None:
         split = chooser.choose(
@@ -150,9 +171,31 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
     onnx = onnx or OnnxSpec()
     precisions, encoder = _precisions(spec.task, onnx, facts, chooser) if onnx.enabled else ([], None)
     form = None if onnx.form == "merged" else onnx.form
+    if onnx.enabled:
+        chooser.choose(
+            "output.onnx.enabled",
+            given(output.onnx, "enabled"),
+            True,  # noqa: FBT003
+            "it runs anywhere without PyTorch; a model whose architecture has no export is published without it",
+        )
+        chooser.choose(
+            "output.onnx.form",
+            given(output.onnx, "form"),
+            "merged",
+            "one model, which whatever runs ONNX loads; adapter is for many adapters on one base graph",
+        )
+        chooser.fixed("proof", f"{ProofPlan().rows} rows", _proof_in_words(ProofPlan()))
     merged = chooser.choose("output.merged", output.merged, *_merged(spec.method.type, exports=onnx.enabled))
     return ArtifactPlan(
         onnx=precisions, onnx_encoder=encoder, onnx_form=form, onnx_required=asked or None, merged=merged
+    )
+
+
+def _proof_in_words(proof: ProofPlan) -> str:
+    return (
+        f"against PyTorch, of fp32 logits within {proof.fp32_logits_tolerance:g} and {proof.fp32_token_agreement:.0%} of "
+        f"tokens; of others perplexity up to x {proof.quantized_perplexity_ratio:g}; metrics at most "
+        f"{proof.metric_drop:g} lower: else it is not published"
     )
 
 
