@@ -142,9 +142,7 @@ def resolve_evaluation(spec: FineTuneJobSpec, chooser: Chooser) -> EvaluationPla
     )
     for bound in ("minimum", "maximum"):
         value: dict[str, float] | None = getattr(given, bound) if given else None
-        chooser.choose(
-            f"evaluation.{bound}", value or None, {}, "no gate: what is measured is published whatever it is"
-        )
+        chooser.choose(f"evaluation.{bound}", value, {}, "no gate: what is measured is published whatever it is")
     return EvaluationPlan(
         every_steps=given.every_steps if given else None,
         max_rows=chooser.choose(

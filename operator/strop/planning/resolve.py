@@ -133,7 +133,7 @@ def _explain_model(spec: FineTuneJobSpec, chooser: Chooser) -> None:
 def _dataset(spec: FineTuneJobSpec, chooser: Chooser) -> DatasetPlan:
     dataset, default = spec.dataset, DatasetPlan(train=[])
     chooser.choose("dataset.format", given(dataset, "format"), "auto", "by the suffix and content of each file")
-    chooser.choose("dataset.columns", dataset.columns or None, {}, "the files name their columns as the task does")
+    chooser.choose("dataset.columns", dataset.columns, {}, "the files name their columns as the task does")
     chooser.choose("dataset.maxRows", dataset.max_rows, "all", "more rows teach more")
     split = dataset.validation_split
     if dataset.validation is None:
@@ -193,8 +193,8 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
 
 def _proof_in_words(proof: ProofPlan) -> str:
     return (
-        f"against PyTorch, of fp32 logits within {proof.fp32_logits_tolerance:g} and {proof.fp32_token_agreement:.0%} of "
-        f"tokens; of others perplexity up to x {proof.quantized_perplexity_ratio:g}; metrics at most "
+        f"against PyTorch, of fp32 logits within {proof.fp32_logits_tolerance:g} and {proof.fp32_token_agreement:.0%} "
+        f"of tokens; of others perplexity up to x {proof.quantized_perplexity_ratio:g}; metrics at most "
         f"{proof.metric_drop:g} lower: else it is not published"
     )
 
