@@ -1082,7 +1082,7 @@ RULES: tuple[RuleCase, ...] = (
         "FineTuneJob",
         "spec",
         ".output.onnx",
-        "ONNX cannot carry the tokens",
+        "Strop exports no ONNX of",
         (
             *(_method(method) for method in _PROMPTS),
             _method("p-tuning") | {"spec.output": {"onnx": {"enabled": False}}},

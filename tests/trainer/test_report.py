@@ -297,3 +297,42 @@ def test_rows_that_tell_more_than_an_adapter_holds_are_noted(
     write_reports(stage, replace(record, target_tokens=tokens, trainable_parameters=1000))
     words = f"{tokens:,} learnt tokens are more than an adapter of 1,000 parameters holds"
     assert [words in (stage / name).read_text() for name in ("README.md", "report.html")] == [told, told]
+
+
+@pytest.mark.parametrize(
+    ("licence", "front"),
+    [
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("Llama 3.1 Community License", {"license": "llama3.1"}),
+        ("Qwen Research License", {"license": "other", "license_name": "qwen-research-license"}),
+        ("Apache-2.0 and MIT", {}),
+        (None, {}),
+    ],
+)
+def test_the_card_names_the_licence_where_it_is_known(
+    stage: Path, tmp_path: Path, licence: str | None, front: dict[str, str]
+) -> None:
+    plan = make_plan().model_copy(update={"licence": licence})
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", plan=plan))
+    found = yaml.safe_load((stage / "README.md").read_text().split("---")[1])
+    assert {name: found[name] for name in ("license", "license_name") if name in found} == front
+
+
+def test_adapted_ends_of_the_model_load_in_vllm_on_a_condition(stage: Path, tmp_path: Path) -> None:
+    config = PLAIN | {"target_modules": ["q_proj", "lm_head"]}
+    verdict = judge_config(config)
+    assert verdict.loads
+    assert verdict.condition.startswith("lm_head adapted: it takes that of architectures whose class")
+    assert judge_config(PLAIN).condition == ""
+    (stage / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    assert verdict.condition in (stage / "README.md").read_text()
+    assert yaml.safe_load((stage / "MLmodel").read_text())["flavors"]["peft"]["vllm_condition"] == verdict.condition
+
+
+def test_adapters_of_experts_are_not_judged(stage: Path, tmp_path: Path) -> None:
+    config = PLAIN | {"target_parameters": ["gate_up_proj", "down_proj"]}
+    (stage / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
+    assert "vLLM" not in (stage / "README.md").read_text()
+    assert "vllm" not in yaml.safe_load((stage / "MLmodel").read_text())["flavors"]["peft"]

@@ -104,6 +104,37 @@ def dig(part: Any, path: str) -> Any:
     return part
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"model__source": "hf://meta-llama/Llama-3.1-8B-Instruct"},
+            "model: preset llama-3.1-8b; licence: Llama 3.1 Community License; its chat template: The system",
+        ),
+        (
+            {"model__source": "hf://Qwen/Qwen3-0.6B", "task": "text-generation"},
+            "model: preset qwen3-0.6b; licence: Apache-2.0\n",
+        ),
+        ({"model__source": "hf://owner/thing-1B"}, "'thing-1B', 1B; its licence is not known here\n"),
+    ],
+)
+def test_what_is_known_of_the_model_has_a_line(
+    fields: dict[str, Any],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "job.yaml"
+    fields |= {"training__maxLength": 64, "training__gradientCheckpointing": True}
+    file.write_text(yaml.safe_dump(manifest_of(**fields)), encoding="utf-8")
+    pools = tmp_path / "pools.yaml"
+    spec = {"cpuPerNode": "8", "memoryPerNode": "256Gi"}
+    pool = {"apiVersion": "strop.dev/v1alpha1", "kind": "ComputePool", "metadata": {"name": "big"}, "spec": spec}
+    pools.write_text(yaml.safe_dump(pool), encoding="utf-8")
+    assert words in runner(monkeypatch, capfd)("plan", str(file), "--pools", str(pools)).out
+
+
 def test_lines_stand_together_by_the_part_of_the_spec_that_they_are_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,7 +136,7 @@ def test_methods_with_virtual_tokens_are_neither_packed_nor_exported(method: str
     assert training.artifact.onnx == []
     assert "Lester" in reasons["method.prompt.virtualTokens"]
     assert "in front of each row" in reasons["training.packing"]
-    assert f"ONNX cannot carry the tokens that {method}" in reasons["output.onnx.enabled"]
+    assert f"Strop exports no ONNX of {method}" in reasons["output.onnx.enabled"]
     assert planned({"type": method, "prompt": {"virtualTokens": 7}})[0].method.virtual_tokens == 7
 
 

@@ -161,6 +161,45 @@ def test_gemma_3_that_reads_images_is_refused_before_it_is_fetched(source: str) 
         resolve_training(spec_of(source), facts(source), Chooser())
 
 
+@pytest.mark.parametrize("name", ["Mistral-Small-3.1-24B-Instruct-2503", "Mistral-Small-3.2-24B-Instruct-2506"])
+def test_mistral_small_that_reads_images_is_refused_before_it_is_fetched(name: str) -> None:
+    source = f"hf://mistralai/{name}"
+    with pytest.raises(PlanError, match=f"spec.model.source: found {source}: it reads images beside text, allowed"):
+        resolve_training(spec_of(source), facts(source), Chooser())
+
+
+@pytest.mark.parametrize("source", ["hf://mistralai/Mixtral-8x7B-Instruct-v0.1", "pvc://models/qwen3-30b-a3b"])
+def test_qlora_of_known_experts_is_refused_and_lora_is_not(source: str) -> None:
+    with pytest.raises(PlanError, match=f"spec.method.type: found qlora for {source}, a mixture of experts"):
+        resolve_training(spec_of(source, method={"type": "qlora"}), facts(source), Chooser())
+    assert resolve_training(spec_of(source), facts(source), Chooser()).method.lora
+
+
+@pytest.mark.parametrize(
+    ("source", "family"),
+    [
+        ("hf://Qwen/Qwen2.5-Coder-7B-Instruct", "qwen"),
+        ("hf://Qwen/Qwen3-4B-Instruct-2507", "qwen"),
+        ("hf://deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "qwen"),
+        ("hf://deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "llama"),
+        ("hf://mistralai/Ministral-8B-Instruct-2410", "mistral"),
+        ("hf://microsoft/Phi-4-reasoning", "phi"),
+        ("pvc://models/codegemma-7b", "gemma"),
+        ("hf://someone/delphi-7b", "unknown"),
+        ("hf://qwen/thing-7b", "unknown"),
+    ],
+)
+def test_a_derivative_is_of_the_family_that_it_is_named_after(source: str, family: str) -> None:
+    assert facts(source).family == family
+
+
+def test_the_learning_rate_of_a_derivative_is_that_of_its_family() -> None:
+    def rate(source: str) -> float:
+        return resolve_training(spec_of(source), facts(source), Chooser()).hyperparameters.learning_rate
+
+    assert rate("hf://Qwen/Qwen2.5-Coder-7B") == rate("hf://Qwen/Qwen2.5-7B") != rate("hf://someone/thing-7B")
+
+
 def test_another_owners_folder_of_that_name_is_not_refused() -> None:
     assert refusal_of(ModelSpec(source="hf://someone/Phi-3-small-8k-instruct")) is None
 

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 _TAGS = dict.fromkeys(("chat", "text-generation", "instruction", "preference"), "text-generation")
 
+_LICENCES = {
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit",
+    "Gemma Terms of Use": "gemma",
+    "Llama 3 Community License": "llama3",
+    "Llama 3.1 Community License": "llama3.1",
+    "Llama 3.2 Community License": "llama3.2",
+}
+"""A licence as presets call it → as the hub does."""
+
 
 def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence[str], served: Verdict | None) -> str:
     """Return the card's text.
@@ -52,6 +62,7 @@ def _metadata(record: RunRecord, folders: Sequence[str]) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     if training.model.source.startswith("hf://"):
         metadata |= {"base_model": training.model.source.removeprefix("hf://"), "base_model_relation": "finetune"}
+    metadata |= _licence(record.plan.licence)
     metadata["tags"] = [
         "strop",
         training.method.type,
@@ -76,6 +87,15 @@ def _metadata(record: RunRecord, folders: Sequence[str]) -> dict[str, Any]:
             }
         ]
     return metadata
+
+
+def _licence(name: str | None) -> dict[str, str]:
+    """Return the hub's fields of the base model's licence, which binds what is made from it; none of several."""
+    if name is None or " and " in name:
+        return {}
+    if name in _LICENCES:
+        return {"license": _LICENCES[name]}
+    return {"license": "other", "license_name": name.lower().replace(" ", "-")}
 
 
 def _finite(value: float) -> bool:

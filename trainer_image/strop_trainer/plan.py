@@ -395,6 +395,8 @@ class Plan(PlanModel):
     placement: PlacementPlan
     resolved: list[Resolution] = []
     """Every automatic value with its reason, for people; does not count in the digest."""
+    licence: str | None = None
+    """Of the base model, where it is known; does not count in the digest."""
 
 
 def canonical_json(part: BaseModel) -> bytes:

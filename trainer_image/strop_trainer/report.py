@@ -67,7 +67,7 @@ def write_reports(stage: Path, record: RunRecord) -> None:
         if path.is_file()
     ]
     training = training_document(record, now)
-    # What vLLM does with adapters of a model of encoder and decoder was not read in its loader.
+    # What vLLM does with adapters of a model of encoder and decoder, or of experts, was not read in its loader.
     has_adapter = (stage / "adapter" / "adapter_config.json").is_file()
     served = judge_adapter(stage / "adapter") if has_adapter and not record.encoder_decoder else None
     proof = ProofDocument(
@@ -207,6 +207,7 @@ def ml_model(
         if served is not None:
             flavors["peft"]["vllm"] = served.loads
             flavors["peft"] |= {"vllm_max_lora_rank": served.max_lora_rank} if served.loads else {}
+            flavors["peft"] |= {"vllm_condition": served.condition} if served.condition else {}
     if "merged" in folders:
         flavors["transformers"] = {"data": "merged", "version": libraries.get("transformers")}
     return {

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 MAX_LORA_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of `--max-lora-rank`."""
+_ENDS: Final = ("embed_tokens", "lm_head")
+"""Layers outside the blocks. `vllm.lora.utils.get_supported_lora_modules` has them where the class of the model names
+them in `embedding_modules`, which Llama's does and others' do not; else the adapter is refused when it is loaded."""
 _REQUIRED: Final = ("r", "lora_alpha", "target_modules")
 
 
@@ -26,6 +29,8 @@ class Verdict:
     """What it must be started with; None where it does not load the adapter."""
     reason: str = ""
     """Why it does not, in words."""
+    condition: str = ""
+    """On what it depends, in words, where the files alone do not tell."""
 
     @property
     def loads(self) -> bool:
@@ -33,9 +38,10 @@ class Verdict:
         return self.max_lora_rank is not None
 
 
-def judge_adapter(folder: Path) -> Verdict:
-    """Return what vLLM does with a PEFT folder, by its adapter_config.json."""
-    return judge_config(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+def judge_adapter(folder: Path) -> Verdict | None:
+    """Return what vLLM does with a PEFT folder, by its adapter_config.json; None for one of experts, not read there."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return None if config.get("target_parameters") else judge_config(config)
 
 
 def judge_config(config: Mapping[str, Any]) -> Verdict:
@@ -52,4 +58,13 @@ def judge_config(config: Mapping[str, Any]) -> Verdict:
     rank = next((allowed for allowed in MAX_LORA_RANKS if allowed >= config["r"]), None)
     if rank is None:
         reasons.append(f"it takes ranks up to {MAX_LORA_RANKS[-1]}, and this one has {config['r']}")
-    return Verdict(None, "; ".join(reasons)) if reasons else Verdict(rank)
+    return Verdict(None, "; ".join(reasons)) if reasons else Verdict(rank, condition=_condition(config))
+
+
+def _condition(config: Mapping[str, Any]) -> str:
+    """Return on what it depends whether vLLM takes adapted layers outside the blocks."""
+    targets = config["target_modules"]
+    ends = sorted({name.rpartition(".")[2] for name in targets} & set(_ENDS)) if not isinstance(targets, str) else []
+    if not ends:
+        return ""
+    return f"{' and '.join(ends)} adapted: it takes that of architectures whose class in vLLM names embedding_modules"

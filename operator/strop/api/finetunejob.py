@@ -306,8 +306,8 @@ class MethodSpec(ApiModel):
     type: MethodType = Field(
         default="lora",
         description="Fine-tuning method: full trains all weights; lora, dora and ia3 a small adapter; qlora an adapter "
-        "on weights of 4 bits; prompt-tuning, prefix-tuning and p-tuning tokens in front of each row, which ONNX "
-        "cannot carry.",
+        "on weights of 4 bits; prompt-tuning, prefix-tuning and p-tuning tokens in front of each row, which are "
+        "published without ONNX.",
     )
     lora: LoraSpec | None = Field(default=None, description="Options of lora, qlora and dora.")
     prompt: PromptSpec | None = Field(default=None, description="Options of prompt-, prefix- and p-tuning.")
@@ -703,8 +703,8 @@ ONNX_FORM_RULES: tuple[Rule, ...] = (
 METHOD_RULES: tuple[Rule, ...] = (
     Rule(
         f"!({_PROMPTS}) || !has(self.output) || !has(self.output.onnx) || !self.output.onnx.enabled",
-        f"ONNX cannot carry the tokens that {', '.join(PROMPT_METHODS)} put in front of each row; the adapter is "
-        "published without it: leave it out, or set enabled: false",
+        f"Strop exports no ONNX of {', '.join(PROMPT_METHODS)}: its graphs have no place for their tokens; the "
+        "adapter is published without it: leave it out, or set enabled: false",
         ".output.onnx",
         "FieldValueForbidden",
         lambda self: (

@@ -18,8 +18,9 @@ from strop.cli.estimates import Estimated
 from strop.cli.planned import Planned, at_home
 from strop.cli.workspace import Workspace
 from strop.planning.chooser import FIXED
+from strop.planning.presets import model_facts
 from strop.planning.quantities import format_bytes
-from strop_trainer.plan import MemoryEstimate
+from strop_trainer.plan import TEMPLATE_TASKS, MemoryEstimate
 from strop_trainer.termination import TerminationMessage
 
 _TEXT_LENGTH: Final = 60
@@ -43,6 +44,7 @@ def show_plan(console: Console, planned: Planned) -> None:
     if placement.resources.accelerator:
         place += f", {placement.resources.accelerators} {placement.resources.accelerator}"
     console.print(f"{place} of a node of pool {placement.pool}" + (" (no pool was given)" if planned.embedded else ""))
+    console.print(_model_line(planned), soft_wrap=True)
     table = _table("Field", "Value", "Why")
     rows = [(field, shown(_short(value)), "given") for field, value in given_values(planned)]
     rows += [(item.field, shown(item.value), escape(item.reason)) for item in plan.resolved]
@@ -55,6 +57,15 @@ def show_plan(console: Console, planned: Planned) -> None:
     if placement.estimate:
         console.print(_estimate_line(placement.estimate, placement.processes_per_node), soft_wrap=True)
     console.print()
+
+
+def _model_line(planned: Planned) -> str:
+    """Return what is known of the base model that is good to know before it is tuned."""
+    facts = model_facts(planned.job.spec.model)
+    told = [facts.basis, f"licence: {facts.licence}" if facts.licence else "its licence is not known here"]
+    if facts.peculiar and planned.plan.training.task in TEMPLATE_TASKS and not planned.job.spec.model.chat_template:
+        told.append(f"its chat template: {facts.peculiar}")
+    return f"model: {escape('; '.join(told))}"
 
 
 def _place(field: str) -> int:

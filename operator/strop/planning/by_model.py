@@ -8,7 +8,7 @@ from strop.api import names
 from strop.api.finetunejob import FineTuneJobSpec, OutputSpec
 from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
-from strop.planning.presets import ModelFacts, refusal_of
+from strop.planning.presets import ModelFacts, has_experts, refusal_of
 from strop_trainer.encoder_decoders import plan_refusal, task_refusal
 from strop_trainer.plan import LABEL_TASKS, METRICS, TrainingPlan
 
@@ -24,6 +24,12 @@ def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
     """
     if reason := refusal_of(spec.model):
         raise PlanError(names.Reason.UNSUPPORTED, f"spec.model.source: found {spec.model.source}: {reason}")
+    if spec.method.type == "qlora" and has_experts(spec.model):
+        raise PlanError(
+            names.Reason.UNSUPPORTED,
+            f"spec.method.type: found qlora for {spec.model.source}, a mixture of experts, allowed: lora; its experts, "
+            "most of the weights, are not quantized and would take fp32's memory",
+        )
     if METRICS[spec.task].by_model and not facts.may_be_encoder:
         _check_gates(spec, facts)
     lora, architecture = spec.method.lora, facts.architecture

@@ -15,6 +15,14 @@ from strop.api.finetunejob import ModelSpec
 Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "t5", "bart", "unknown"]
 
 _SIZE_IN_NAME: Final = re.compile(r"(?:^|[-_.])(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+_FAMILIES: Final[tuple[tuple[str, Family], ...]] = (
+    (r"qwen|qwq", "qwen"),
+    (r"llama|smollm", "llama"),
+    (r"mistral|mixtral|ministral|codestral", "mistral"),
+    (r"gemma", "gemma"),
+    (r"(?<![a-z])phi(?![a-z])", "phi"),
+)
+"""What stands in the name of a model → the family that it is derived from."""
 _ATTENTION_LAYERS: Final = 4
 """Linear layers of one attention: queries, keys, values, output."""
 _LARGEST_ENCODER: Final = 1_000_000_000
@@ -119,6 +127,7 @@ class _PresetFile(_Frozen):
     architectures: dict[str, _Kind]
     templates: dict[str, str]
     refused: tuple[_Refused, ...]
+    experts: tuple[str, ...]
     presets: tuple[Preset, ...]
 
 
@@ -135,6 +144,10 @@ class ModelFacts(_Frozen):
     """Where this is from, in words."""
     architecture: Architecture | None = None
     """None: not known before the model is fetched."""
+    licence: str | None = None
+    """Of the base model; None: not known."""
+    peculiar: str | None = None
+    """What is peculiar about its chat template, in words."""
 
     @property
     def may_be_encoder(self) -> bool:
@@ -151,6 +164,7 @@ TEMPLATES: Final = _FILE.templates
 """Name → what is peculiar about a chat template."""
 
 _REFUSED: Final = {source.lower(): entry.reason for entry in _FILE.refused for source in entry.sources}
+_EXPERTS: Final = {source.lower() for source in _FILE.experts}
 _BY_REPOSITORY: Final = {source.lower(): preset for preset in PRESETS for source in preset.sources}
 _BY_FOLDER: Final = {source.rpartition("/")[2]: preset for source, preset in _BY_REPOSITORY.items()}
 
@@ -171,17 +185,21 @@ def model_facts(model: ModelSpec) -> ModelFacts:
             context_length=preset.context_length,
             basis=f"preset {preset.name}",
             architecture=ARCHITECTURES[preset.architecture],
+            licence=preset.licence,
+            peculiar=TEMPLATES[preset.template].strip() if preset.template else None,
         )
+    family = _family_of(name)
     if model.parameters is not None:
-        return _of_size(parse_parameters(model.parameters), f"a typical model of model.parameters, {model.parameters}")
+        basis = f"a typical model of model.parameters, {model.parameters}"
+        return _of_size(parse_parameters(model.parameters), basis, family)
     found = _SIZE_IN_NAME.search(name)
     if found:
         size = f"{found[1]}{found[2].upper()}"
-        return _of_size(parse_parameters(size), f"a typical model of the size in the name {name!r}, {size}")
+        return _of_size(parse_parameters(size), f"a typical model of the size in the name {name!r}, {size}", family)
     return ModelFacts(
         parameters=None,
         shape=None,
-        family="unknown",
+        family=family,
         context_length=None,
         basis=f"nothing: no preset is named {name!r}, and model.parameters is not given",
     )
@@ -193,6 +211,12 @@ def refusal_of(model: ModelSpec) -> str | None:
     if repository := _repository(model):
         return _REFUSED.get(repository)
     return next((reason for source, reason in _REFUSED.items() if source.rpartition("/")[2] == folder), None)
+
+
+def has_experts(model: ModelSpec) -> bool:
+    """Whether a model is known to be a mixture of experts."""
+    repository, folder = _repository(model), _last_element(model.source).lower()
+    return repository in _EXPERTS if repository else folder in {name.rpartition("/")[2] for name in _EXPERTS}
 
 
 def _repository(model: ModelSpec) -> str | None:
@@ -242,9 +266,17 @@ def _shape_of_width(hidden: int) -> Shape:
     )
 
 
-def _of_size(parameters: int, basis: str) -> ModelFacts:
+def _family_of(name: str) -> Family:
+    """Return the family that a model is named after; of several the last, as in `DeepSeek-R1-Distill-Qwen-7B`."""
+    found = [(match.start(), family) for words, family in _FAMILIES for match in re.finditer(words, name.lower())]
+    return max(found)[1] if found else "unknown"
+
+
+def _of_size(parameters: int, basis: str, family: Family) -> ModelFacts:
+    if family != "unknown":
+        basis = f"{basis}; of the {family} family by its name"
     return ModelFacts(
-        parameters=parameters, shape=typical_shape(parameters), family="unknown", context_length=None, basis=basis
+        parameters=parameters, shape=typical_shape(parameters), family=family, context_length=None, basis=basis
     )
 
 

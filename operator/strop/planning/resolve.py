@@ -73,7 +73,13 @@ def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = Non
     chooser = Chooser()
     training = resolve_training(job.spec, facts, chooser)
     placement = _placement(job, pools, settings, facts=facts, training=training, chooser=chooser)
-    return Plan(digest=plan_digest(training), training=training, placement=placement, resolved=chooser.resolved)
+    return Plan(
+        digest=plan_digest(training),
+        training=training,
+        placement=placement,
+        resolved=chooser.resolved,
+        licence=facts.licence,
+    )
 
 
 def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
@@ -162,7 +168,8 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
             "output.onnx.enabled",
             None,
             False,  # noqa: FBT003
-            f"ONNX cannot carry the tokens that {spec.method.type} puts in front of each row; the adapter is published",
+            f"Strop exports no ONNX of {spec.method.type}, whose tokens stand in front of each row: its graphs read "
+            "token ids alone and begin with an empty cache; the adapter is published",
         )
         onnx = OnnxSpec(enabled=False)
     elif onnx is None and lacks_onnx(spec, facts):

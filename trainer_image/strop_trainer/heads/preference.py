@@ -68,7 +68,7 @@ class PreferenceHead(CausalHead):
     unit = "pairs"
 
     def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse a plan without beta, and a model that ONNX cannot carry, where ONNX is asked for."""
+        """Refuse a plan without beta, and as any causal model's."""
         if run.plan.training.hyperparameters.preference_beta is None:
             raise bad_configuration("training.preferenceBeta: missing for task preference")
         super().check_model(run, model)

@@ -59,7 +59,7 @@ def check_experts(method: MethodType, model: ModelFolder) -> None:
     if method == "qlora" and model.experts:
         raise bad_configuration(
             f"method.type: found qlora for a model with experts ({model.architecture}), allowed: lora; bitsandbytes "
-            "quantizes linear layers alone, and most of the weights, the experts, would stay as they are"
+            "quantizes linear layers alone, and the experts, most of the weights, would be in fp32"
         )
 
 
