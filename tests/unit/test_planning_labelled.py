@@ -87,7 +87,9 @@ def test_an_export_without_precisions_has_those_of_the_task(onnx: dict[str, obje
     assert plan_of(task="token-classification", model__source=bert, output__onnx=onnx).artifact.onnx == ["fp32"]
     asked = plan_of(task="question-answering", model__source=bert, output__onnx=onnx).artifact
     assert (asked.onnx, asked.onnx_encoder) == (["fp32", "int4"], ["fp32", "int8"])
-    assert plan_of(task="chat", output__onnx=onnx).artifact == plan_of(task="chat").artifact
+    chat, left_out = (plan_of(task="chat", **more).artifact for more in ({"output__onnx": onnx}, {}))
+    assert (chat.onnx_required, left_out.onnx_required) == (True, None)
+    assert chat.model_copy(update={"onnx_required": None}) == left_out
 
 
 def test_questions_to_an_unknown_model_are_as_long_as_squads() -> None:
