@@ -1,6 +1,10 @@
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from strop_trainer.errors import TrainerError
@@ -173,3 +177,16 @@ def test_exact_match_forgives_white_space_only() -> None:
     score = task_named("chat").score
     assert score(["a b", "A", "x"], [["a  b\n"], ["a"], ["x"]]) == {"exact_match": 2 / 3}
     assert score([], []) == {}
+
+
+def test_values_of_parquet_that_json_has_not_are_named_by_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    for value, words in (
+        (b"x", "bytes"),
+        (datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), "a date"),
+        (Decimal("1.5"), "a decimal number"),
+    ):
+        pq.write_table(pa.Table.from_pylist([row(tools=[{"name": "f", "of": [{"when": value}]}])]), path)
+        with pytest.raises(TrainerError) as caught:
+            task_named("chat").read([RowFile("rows.parquet", path)], [], PLAN, 0)
+        assert f"rows.parquet row 1: tools[0].of[0].when: found {words}, expected" in caught.value.message

@@ -141,6 +141,15 @@ def test_metrics_of_classification_and_the_baseline(tmp_path: Path) -> None:
     assert base["f1"] == pytest.approx(1 / 3)
 
 
+def test_text_where_a_list_of_labels_belongs_is_no_single_label(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError) as caught:
+        read(TEXT, tmp_path, b"text,labels\nx,sport;news\ny,sport\nz,news\n", name="rows.csv")
+    assert 'rows.csv line 2: labels: found a string, expected a list (in CSV: ["a", "b"])' in caught.value.message
+    cells = b'text,labels\nx,"[""sport"", ""news""]"\ny,"[""sport""]"\nz,[]\nv,"[""news""]"\n'
+    found = read(TEXT, tmp_path, cells, cells, name="right.csv")
+    assert TEXT.labels(found.train) == Labels(("news", "sport"), several=True)
+
+
 # --- token classification ------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,10 @@
 """Files of rows, whatever their format: the same rows, and each wrong thing in words."""
 
+import datetime
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
-from strop_trainer.tasks.files import Columns, Problems, documents, format_of, read_file
+from strop_trainer.tasks.files import Columns, Problems, documents, format_of, kind, read_file
+from strop_trainer.termination import TerminationMessage
 
 PLAN = DatasetPlan(train=[DataFile(source="pvc://data/rows")])
 COLUMNS = Columns(
@@ -261,3 +264,39 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path: Path, suffix: str) -> 
     assert wrong == []
     assert characters == rows * (5 + len(text))
     assert grown < 64, f"{grown} MiB for 200 MB"
+
+
+def test_a_header_that_is_not_utf_8_is_told_and_can_be_written_into_a_last_word(tmp_path: Path) -> None:
+    rows, wrong = read(put(tmp_path, "a.csv", "größe,text,label\n1,x,y\n".encode("latin-1")))
+    assert (rows, wrong) == ([], ["a.csv line 1: not UTF-8 (0xf6)"])
+    said = TerminationMessage(stage="check", reason="BadData", message="found gr\udcf6sse").dump()
+    assert json.loads(said.encode())["message"] == "found gr?sse"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt", "rows"])
+def test_other_encodings_are_named_by_their_byte_order_mark(tmp_path: Path, name: str, encoding: str) -> None:
+    rows, wrong = read(put(tmp_path, name, "text,label\nx,y\n".encode(encoding)))
+    assert (rows, wrong) == ([], [f"{name}: found {encoding.upper()} (its byte order mark), expected UTF-8"])
+
+
+def test_parquet_without_its_library_is_a_matter_of_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = parquet(tmp_path / "a.parquet", ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TrainerError, match=r"a\.parquet: Parquet is read by pyarrow, .*make env") as caught:
+        read(path)
+    assert caught.value.exit_code is ExitCode.BAD_CONFIGURATION
+
+
+def test_kinds_of_parquet_are_called_by_their_names() -> None:
+    values = [
+        b"x",
+        datetime.date(2020, 1, 1),
+        datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+        datetime.time(1),
+        1.5,
+        Decimal("1"),
+    ]
+    assert [kind(value) for value in values] == ["bytes", "a date", "a date", "a time", "a number", "a decimal number"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from strop_trainer.plan import PlanModel
 
@@ -57,6 +59,12 @@ class TerminationMessage(PlanModel):
     """For a person."""
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     published: PublishedVersion | None = None
+
+    @field_validator("stage", "reason", "message", mode="before")
+    @classmethod
+    def _writable(cls, text: Any) -> Any:
+        """Write `?` for what is no character: a last word that cannot be written would be lost with its cause."""
+        return text.encode(errors="replace").decode() if isinstance(text, str) else text
 
     def dump(self) -> str:
         """Return the JSON, its message cut so that the whole fits Kubernetes' limit (UTF-8 bytes)."""

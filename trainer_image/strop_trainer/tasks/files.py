@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -34,6 +36,26 @@ PART_CHARACTERS: Final = 8192
 """A longer document of a text file is read in parts of about so many characters."""
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 _FORMATS: Final[Mapping[str, Format]] = {"jsonl": "json", "csv": "csv", "parquet": "parquet", "text": "text"}
+_OTHER_MARKS: Final = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Byte order mark → encoding; the longer ones first, as they begin like the shorter."""
+_KINDS: Final = {
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    bool: "a boolean",
+    type(None): "null",
+    bytes: "bytes",
+    datetime.date: "a date",
+    datetime.datetime: "a date",
+    datetime.time: "a time",
+    datetime.timedelta: "a duration",
+    Decimal: "a decimal number",
+}
 _SPACE: Final = " \t\r\n"
 
 
@@ -118,6 +140,9 @@ def read_file(file: RowFile, columns: Columns, dataset: DatasetPlan, problems: P
     Raises:
         TrainerError: the format of the file is not known, or not one of the task's.
     """
+    if (encoding := _other_encoding(file)) is not None:
+        problems.add_file(file.name, f"found {encoding} (its byte order mark), expected UTF-8")
+        return
     form = format_of(file, dataset)
     if form == "text":
         if not columns.text_files:
@@ -157,6 +182,12 @@ def format_of(file: RowFile, dataset: DatasetPlan) -> Format:
     )
 
 
+def _other_encoding(file: RowFile) -> str | None:
+    with file.path.open("rb") as opened:
+        begin = opened.read(4)
+    return next((name for mark, name in _OTHER_MARKS.items() if begin.startswith(mark)), None)
+
+
 def shown_names(names: Sequence[str]) -> str:
     """Return the names of columns for a message."""
     shown = ", ".join(str(name)[:40] for name in names[:SHOWN_NAMES])
@@ -165,8 +196,7 @@ def shown_names(names: Sequence[str]) -> str:
 
 def kind(value: Any) -> str:
     """Return what a value is, in words."""
-    names = {str: "a string", list: "a list", dict: "an object", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    return _KINDS.get(type(value), "a number")
 
 
 @dataclass(frozen=True)
@@ -390,6 +420,9 @@ def _csv_rows(table: _Table) -> Iterator[Placed]:
             if not values:
                 continue
             if names is None:
+                if broken := _not_utf_8(delimiter.join(values)):
+                    table.problems.add(table.file.name, place, broken)
+                    return
                 names = [name.strip() for name in values]
                 twice = {name for name in names if name and names.count(name) > 1}
                 if twice:
@@ -408,6 +441,15 @@ def _csv_lines(file: BinaryIO, table: _Table) -> Iterator[str]:
         yield line.decode(errors="surrogateescape")
 
 
+def _not_utf_8(text: str) -> str | None:
+    """Return what is wrong with text that was decoded with the broken bytes in it; None where nothing is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"not UTF-8 (0x{ord(text[error.start]) & 0xFF:02x})"
+    return None
+
+
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     if first:
         yield first
@@ -420,10 +462,8 @@ def _csv_row(names: Sequence[str], values: Sequence[str], table: _Table) -> dict
     row: dict[str, Any] = dict(zip(names, values, strict=True))
     structured = {table.mapping.get(name, name) for name in table.columns.structured}
     for name, value in row.items():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name}: not UTF-8 (0x{ord(value[error.start]) & 0xFF:02x})") from None
+        if broken := _not_utf_8(value):
+            raise ValueError(f"{name}: {broken}")
         if name in structured and value.lstrip()[:1] in {"[", "{"}:
             try:
                 row[name] = json.loads(value)
@@ -437,8 +477,14 @@ def _parquet_rows(table: _Table) -> Iterator[Placed]:
 
     Numbers that stand for class names, as the `datasets` library writes them, are given as names.
     """
-    import pyarrow as pa  # noqa: PLC0415 - only where it is used
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - only where it is used
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError:
+        raise bad_configuration(
+            f"dataset {table.file.name}: Parquet is read by pyarrow, which is not installed here; "
+            "`make env` in a checkout installs it"
+        ) from None
 
     try:
         with pq.ParquetFile(table.file.path, buffer_size=CHUNK, pre_buffer=False) as file:

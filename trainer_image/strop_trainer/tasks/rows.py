@@ -13,7 +13,7 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, DatasetStatistics
-from strop_trainer.tasks.files import Check, Columns, Problems, check_columns, read_file
+from strop_trainer.tasks.files import Check, Columns, Problems, check_columns, kind, read_file
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def read_rows(
     for file in files:
         for place, row in read_file(file, rules.columns, dataset, problems):
             try:
-                checked = rules.check(row)
+                found = normal_form(rules.check(row))
             except ValueError as error:
                 problems.add(file.name, place, str(error))
                 continue
             if limit is None or len(rows) < limit:
-                rows.append(normal_form(checked))
+                rows.append(found)
     return rows
 
 
@@ -104,8 +104,26 @@ def not_empty(rows: Sequence[bytes], files: Sequence[RowFile], part: str) -> Non
 
 
 def normal_form(row: Any) -> bytes:
-    """Return the one JSON of a row that duplicates and fingerprints are judged by."""
-    return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    """Return the one JSON of a row that duplicates and fingerprints are judged by.
+
+    Raises:
+        ValueError: a value of it is none of JSON's, such as a date of a Parquet file.
+    """
+    try:
+        return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    except TypeError:
+        raise ValueError(_not_json(row, "")) from None
+
+
+def _not_json(value: Any, where: str) -> str:
+    """Return the place and kind of the first value that JSON has not; empty where there is none."""
+    if isinstance(value, dict):
+        return next(filter(None, (_not_json(of, f"{where}.{name}".lstrip(".")) for name, of in value.items())), "")
+    if isinstance(value, list):
+        return next(filter(None, (_not_json(item, f"{where}[{at}]") for at, item in enumerate(value))), "")
+    if value is None or isinstance(value, str | int | float):
+        return ""
+    return f"{where}: found {kind(value)}, expected text, a number, a boolean, null, or a list or object of these"
 
 
 def split(rows: Sequence[bytes], fraction: float, seed: int) -> tuple[list[bytes], list[bytes]]:

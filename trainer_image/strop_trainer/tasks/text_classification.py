@@ -170,6 +170,11 @@ class RowCheck:
             checked["text_pair"] = text_of(row["text_pair"], "text_pair")
         name = "labels" if "label" not in row and "labels" in row else "label"
         value = field_of(row, name)
+        if name == "labels" and isinstance(value, str):
+            raise ValueError(
+                'labels: found a string, expected a list (in CSV: ["a", "b"]); a column with one label a row is read '
+                "as label (dataset.columns: {label: labels})"
+            )
         several = isinstance(value, list)
         items = value if several else [value]
         labels = [_label(item, f"{name}[{at}]" if several else name) for at, item in enumerate(items)]
