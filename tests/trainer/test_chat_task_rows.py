@@ -82,10 +82,22 @@ def test_a_wrong_row_is_named_by_file_line_and_field(tmp_path: Path, wrong: obje
 
 
 def test_the_first_ten_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
-    message = refused(tmp_path, lines(*[{"n": n} for n in range(25)]), validation=lines({"x": 1}))
+    message = refused(tmp_path, lines(row(), *[{"n": n} for n in range(25)]), validation=lines(row(), {"x": 1}))
     assert "26 wrong rows" in message
     assert message.count("messages: missing") == 10
     assert message.endswith("… and 16 more")
+
+
+def test_columns_that_are_missing_everywhere_are_said_once(tmp_path: Path) -> None:
+    for content in (lines(*[{"instruction": "x", "output": n} for n in range(25)]), b"instruction,output\nx,y\n"):
+        (tmp_path / "a").write_bytes(content)
+        plan = PLAN.model_copy(update={"format": "jsonl" if content.startswith(b"{") else "csv"})
+        with pytest.raises(TrainerError) as caught:
+            task_named("chat").read([RowFile("a", tmp_path / "a")], [], plan, 0)
+        assert caught.value.message == (
+            "dataset: 1 wrong file\na: found columns instruction, output, expected messages or conversations or "
+            "input_data; task instruction reads such rows"
+        )
 
 
 def test_a_line_too_long_to_be_a_row(tmp_path: Path) -> None:

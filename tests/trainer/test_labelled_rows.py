@@ -150,6 +150,33 @@ def test_text_where_a_list_of_labels_belongs_is_no_single_label(tmp_path: Path) 
     assert TEXT.labels(found.train) == Labels(("news", "sport"), several=True)
 
 
+def test_the_row_that_set_the_kind_of_the_others_is_named(tmp_path: Path) -> None:
+    first = "(first in pvc://data/rows.jsonl line 1)"
+    for odd in (1, ["yes"]):
+        message = refused(TEXT, tmp_path, {"text": "odd", "label": odd}, *labelled(3))
+        assert message.count(first) == 3
+    message = refused(TOKENS, tmp_path, tagged("O", "PER"), *[tagged("O", "B-PER")] * 3)
+    assert message.count(first) == 3
+    message = refused(TOKENS, tmp_path, tagged("O"), tagged("B-PER"), tagged("PER"))
+    assert "line 3: " in message
+    assert "(first in pvc://data/rows.jsonl line 2)" in message
+
+
+def test_a_mapped_column_is_told_by_its_name_in_the_file(tmp_path: Path) -> None:
+    rows = [{"subject": f"x{n}", "topic": "ab"[n % 2]} for n in range(6)]
+    (tmp_path / "a.jsonl").write_bytes(lines(*rows, {"subject": "x"}, {"subject": " ", "topic": "a"}))
+    plan = PLAN.model_copy(update={"columns": {"text": "subject", "label": "topic"}})
+    with pytest.raises(TrainerError) as caught:
+        TEXT.read([RowFile("a.jsonl", tmp_path / "a.jsonl")], [], plan, 0)
+    assert "line 7: label (column 'topic'): missing" in caught.value.message
+    assert "line 8: text (column 'subject'): empty, expected text" in caught.value.message
+
+
+def test_a_boolean_is_no_number_of_a_tag(tmp_path: Path) -> None:
+    message = refused(TOKENS, tmp_path, tagged("O", "B-PER"), {"tokens": ["a"], "tags": [True]})
+    assert "tags[0]: found a boolean, expected a string" in message
+
+
 # --- token classification ------------------------------------------------------------------------------------------
 
 

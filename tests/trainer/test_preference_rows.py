@@ -79,7 +79,7 @@ def test_a_system_column_stands_in_front(tmp_path: Path) -> None:
         ({"chosen": "a", "rejected": "b"}, "prompt: missing; found chosen, rejected"),
         ({"chosen": [TOLD], "rejected": [SAID]}, "prompt: missing; found chosen, rejected"),
         ({"prompt": "ask", "chosen": "a"}, "rejected: missing; found prompt, chosen"),
-        (GOOD | {"rejected": None}, "rejected: null"),
+        (GOOD | {"rejected": None}, "rejected: found null, expected a string"),
         (GOOD | {"chosen": 3}, "chosen: found a number, expected a string or a list of messages"),
         (GOOD | {"chosen": {"role": "assistant"}}, "chosen: found an object, expected a string or a list of messages"),
         (GOOD | {"rejected": ""}, "rejected: empty, expected text"),

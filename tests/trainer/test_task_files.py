@@ -79,14 +79,34 @@ def test_places_are_lines_or_rows(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("a.json", '[{"text": "x", "label": "y"}', "row 2: broken JSON: the list has no end"),
-        ("a.json", '[{"text": "x"} {"text": "y"}]', "row 2: broken JSON: found '{' before the row, expected ','"),
-        ("a.json", '[{"text": "x"}] []', "a.json: broken JSON: more text after the list of 1 rows"),
+        ("a.json", '[{"words": "x"} {"text": "y"}]', "row 2: broken JSON: found '{' before the row, expected ','"),
+        ("a.json", '[{"words": "x"}] []', "a.json: broken JSON: more text after the list of 1 rows"),
         ("a.json", '[{"text": }]', "row 1: broken JSON: Expecting value"),
-        ("a.json", '[{"text": "x"}, 3]', "row 2: found a number, expected an object with columns"),
+        ("a.json", '[{"words": "x"}, 3]', "row 2: found a number, expected an object with columns"),
         ("a.json", b'[{"text": "\xff"}]', "row 1: not UTF-8 near byte 12 of the file"),
         ("a.json", r'[{"text": "\ud800"}]', "row 1: broken JSON: a lone surrogate"),
         ("a.json", "[" + "[" * 100_000, "row 1: broken JSON: nested too deeply"),
         ("a.jsonl", b'{"text": "\xff"}', "line 1: not UTF-8 at byte 11 of the line (0xff)"),
+        ("a.jsonl", '{\n "text": "x",\n "label": "y"\n}\n', "line 1: broken JSON at column 2"),
+        ("a.jsonl", '{\n "text": "x"\n}\n', "; expected one object a line, or a list of objects"),
+        (
+            "a.json",
+            '{"data": [{"text": "x", "label": "y"}]}',
+            "; are the rows in 'data'? Expected one object a line, or a",
+        ),
+        (
+            "a.jsonl",
+            '{"foo": 1, "bar": 2}\n' * 12,
+            "a.jsonl: found columns foo, bar, expected text, label or words; data",
+        ),
+        ("a.jsonl", '{"text": ' + "9" * 5000 + "}", "line 1: broken JSON: a number of too many digits"),
+        ("a.json", '[{"text": ' + "9" * 5000 + "}]", "row 1: broken JSON: a number of too many digits"),
+        ("a.csv", 'words\n"[' + "9" * 5000 + ']"\n', "words: broken JSON in the cell: a number of too many digits"),
+        (
+            "a.csv",
+            "text,label\rx,y\rz,w\r",
+            "line 1: broken CSV: found \\r alone as a line end, expected \\n or \\r\\n",
+        ),
         ("a.csv", "", ""),
         ("a.csv", "body,label\nx,y\n", "a.csv: found columns body, label, expected text, label or words;"),
         ("a.csv", "text,label,text\nx,y,z\n", "a.csv: found column text more than once in the header"),
@@ -106,6 +126,12 @@ def test_what_is_wrong_in_a_file_is_named_by_its_place(
     assert words in "\n".join(wrong)
     assert bool(wrong) == bool(words)
     assert len(wrong) <= 1
+
+
+def test_a_first_row_that_lacks_a_column_does_not_stand_for_the_file(tmp_path: Path) -> None:
+    rows, wrong = read(put(tmp_path, "a.jsonl", '{"text": "x"}\n{"text": "y", "label": "a"}\n{"label": "b"}\n'))
+    assert [place for place, _ in rows] == ["line 1", "line 2", "line 3"]  # the task judges them
+    assert wrong == []
 
 
 def test_the_rows_beside_a_wrong_one_are_read(tmp_path: Path) -> None:

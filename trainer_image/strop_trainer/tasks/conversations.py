@@ -29,6 +29,10 @@ COLUMNS: Final = Columns(
     (("messages",), ("conversations",), ("input_data",)),
     optional=("tools", "system"),
     structured=frozenset({"messages", "conversations", "input_data", "tools"}),
+    elsewhere=tuple(
+        (frozenset(names), "task instruction reads such rows")
+        for names in (("instruction", "output"), ("prompt", "completion"))
+    ),
 )
 
 Message = dict[str, Any]

@@ -46,6 +46,11 @@ def list_of(value: Any, name: str) -> list[Any]:
     return value
 
 
+def first_in(place: str) -> str:
+    """Return the words for the row that set what the others must be like; nothing where it is not known."""
+    return f" (first in {place})" if place else ""
+
+
 def shown(text: str) -> str:
     """Return a short quotation of a text."""
     cut = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

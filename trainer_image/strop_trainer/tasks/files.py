@@ -56,6 +56,7 @@ _KINDS: Final = {
     datetime.timedelta: "a duration",
     Decimal: "a decimal number",
 }
+_DIGITS: Final = "a number of too many digits"
 _SPACE: Final = " \t\r\n"
 
 
@@ -68,6 +69,8 @@ class Columns:
     optional: tuple[str, ...] = ()
     structured: frozenset[str] = frozenset()
     """Those that hold lists or objects; a cell of a CSV file has them as JSON."""
+    elsewhere: tuple[tuple[frozenset[str], str], ...] = ()
+    """Columns of another task's rows, and what to say where a file has those."""
     text_files: bool = False
     """Whether plain text files are read, too: as rows with `text`."""
 
@@ -216,14 +219,23 @@ class _Table:
             self.lacks(expected, there, names)
         if missing:
             return False
-        found = set(self.renamed(dict.fromkeys(names)))
-        if any(found.issuperset(shape) for shape in self.columns.shapes):
+        if self.fits(self.renamed(dict.fromkeys(names))):
             return True
+        self.rejects(names)
+        return False
+
+    def fits(self, renamed: Mapping[str, Any]) -> bool:
+        """Whether a row has all columns of one set."""
+        return any(all(name in renamed for name in shape) for shape in self.columns.shapes)
+
+    def rejects(self, names: Sequence[str], hint: str = "") -> None:
+        """Note that no row has the columns that the task reads."""
+        words = [said for other, said in self.columns.elsewhere if other.issubset(names)]
         self.problems.add_file(
             self.file.name,
-            f"found columns {shown_names(names)}, expected {self.columns.shown()}; dataset.columns maps other names",
+            f"found columns {shown_names(names)}, expected {self.columns.shown()}; "
+            f"{words[0] if words else 'dataset.columns maps other names'}{hint}",
         )
-        return False
 
     def lacks(self, expected: str, there: str, names: Sequence[str]) -> None:
         """Note that a mapped column is missing."""
@@ -248,6 +260,7 @@ def _json_rows(table: _Table) -> Iterator[Placed]:
         found = _json_list(file, table) if begin.startswith(b"[") else _json_lines(file, table)
         unseen = dict(table.mapping)
         names: list[str] = []
+        held: list[Placed] | None = []  # rows that lack a column, until one has all
         for place, row in found:
             if not isinstance(row, dict):
                 table.problems.add(table.file.name, place, f"found {kind(row)}, expected an object with columns")
@@ -260,21 +273,55 @@ def _json_rows(table: _Table) -> Iterator[Placed]:
                         table.lacks(name, unseen[name], names)
                     return
             unseen = {expected: there for expected, there in unseen.items() if there not in row}
-            yield place, table.renamed(row)
-        if names:
+            renamed = table.renamed(row)
+            if held is not None and not table.fits(renamed):
+                held.append((place, renamed))
+                if len(held) > SHOWN_PROBLEMS:
+                    break
+                continue
+            if held is not None:
+                yield from held
+                held = None
+            yield place, renamed
+        if held:
+            table.rejects(names, _where_rows_are(held))
+        elif names:
             for expected, there in unseen.items():
                 table.lacks(expected, there, names)
 
 
+def _where_rows_are(rows: Sequence[Placed]) -> str:
+    """Return a hint where a file is one object with a list of objects in it."""
+    lists = [name for name, value in rows[0][1].items() if isinstance(value, list) and _is_object(*value[:1])]
+    if len(rows) > 1 or not lists:
+        return ""
+    return f"; are the rows in {lists[0][:40]!r}? Expected one object a line, or a list of objects"
+
+
+def _is_object(value: Any = None) -> bool:
+    return isinstance(value, dict)
+
+
 def _json_lines(file: BinaryIO, table: _Table) -> Iterator[Placed]:
+    first = True
     for number, line in _lines(file, table.file.name, table.problems):
         if not line.strip():
             continue
         place = f"line {number}"
+        spread, first = first and _is_spread(line), False
         try:
             yield place, _parse(line)
         except ValueError as error:
-            table.problems.add(table.file.name, place, str(error))
+            hint = "; expected one object a line, or a list of objects" if spread else ""
+            table.problems.add(table.file.name, place, f"{error}{hint}")
+            if spread:
+                return
+
+
+def _is_spread(line: bytes) -> bool:
+    """Whether an object begins in a line that goes on in the next one."""
+    text = line.strip()
+    return text.startswith(b"{") and text.endswith((b"{", b"[", b","))
 
 
 def _lines(file: BinaryIO, name: str, problems: Problems) -> Iterator[tuple[int, bytes]]:
@@ -296,6 +343,8 @@ def _parse(line: bytes) -> Any:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"broken JSON at column {error.colno}: {error.msg}") from None
+    except ValueError:
+        raise ValueError(f"broken JSON: {_DIGITS}") from None
     except RecursionError:
         raise ValueError("broken JSON: nested too deeply") from None
     _check_characters(text, row)
@@ -381,6 +430,8 @@ def _json_item(window: _Window, decoder: json.JSONDecoder, first: str, number: i
         except json.JSONDecodeError as error:
             if window.ended:
                 raise ValueError(f"broken JSON: {error.msg}") from None
+        except ValueError:
+            raise ValueError(f"broken JSON: {_DIGITS}") from None
         except RecursionError:
             raise ValueError("broken JSON: nested too deeply") from None
         else:
@@ -412,8 +463,7 @@ def _csv_rows(table: _Table) -> Iterator[Placed]:
             try:
                 values = next(reader, None)
             except csv.Error as error:
-                hint = "; is a quote left open?" if "field" in str(error) or "end of data" in str(error) else ""
-                table.problems.add(table.file.name, place, f"broken CSV: {error}{hint}")
+                table.problems.add(table.file.name, place, f"broken CSV: {_csv_problem(str(error))}")
                 return
             if values is None:
                 return
@@ -434,6 +484,13 @@ def _csv_rows(table: _Table) -> Iterator[Placed]:
                 yield place, table.renamed(_csv_row(names, values, table))
             except ValueError as error:
                 table.problems.add(table.file.name, place, str(error))
+
+
+def _csv_problem(said: str) -> str:
+    """Return what Python's reader says, in words that are about the file."""
+    if said.startswith("new-line character"):
+        return r"found \r alone as a line end, expected \n or \r\n"
+    return f"{said}; is a quote left open?" if "field larger" in said or "end of data" in said else said
 
 
 def _csv_lines(file: BinaryIO, table: _Table) -> Iterator[str]:
@@ -467,8 +524,10 @@ def _csv_row(names: Sequence[str], values: Sequence[str], table: _Table) -> dict
         if name in structured and value.lstrip()[:1] in {"[", "{"}:
             try:
                 row[name] = json.loads(value)
-            except (ValueError, RecursionError) as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{name}: broken JSON in the cell: {error}") from None
+            except ValueError:
+                raise ValueError(f"{name}: broken JSON in the cell: {_DIGITS}") from None
     return row
 
 

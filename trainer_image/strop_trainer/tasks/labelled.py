@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from strop_trainer.errors import bad_data
@@ -169,7 +169,7 @@ def read_labelled(
     problems.raise_if_any()
     not_empty(rows, train, "train")
     if validation:
-        held_rules = RowRules(rules.task, rules.columns, held_check(rows), rules.prompt)
+        held_rules = replace(rules, check=held_check(rows))
         held = read_rows(validation, held_rules, dataset, problems)
         problems.raise_if_any()
         not_empty(held, validation, "validation")

@@ -76,7 +76,8 @@ def text_in(row: Mapping[str, Any], name: str) -> str:
     """
     value = row.get(name)
     if value is None:
-        raise ValueError(f"{name}: missing; found {shown_names(list(row))}" if name not in row else f"{name}: null")
+        found = "found null" if name in row else f"missing; found {shown_names(list(row))}"
+        raise ValueError(f"{name}: {found}, expected a string")
     return _text(name, value)
 
 

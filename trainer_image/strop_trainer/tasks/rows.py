@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class RowRules:
     """Takes a row with the names that the task expects; returns its normal form, or raises ValueError."""
     prompt: Callable[[bytes], bytes]
     """Gives the part of a normal form that the model is asked with: for leaks between the parts."""
+    at: Callable[[str], None] = lambda _: None
+    """Told file and place of each row before it is checked, where the check remembers such."""
 
 
 class UnfitRowsError(TrainerError):
@@ -50,7 +53,7 @@ def tell_places(error: UnfitRowsError, rules: RowRules, files: Sequence[RowFile]
             except ValueError:
                 continue
             if found in wrong:
-                problems.add(file.name, place, wrong[found])
+                problems.add(file.name, place, by_column(wrong[found], dataset.columns))
     try:
         problems.raise_if_any()
     except TrainerError as told:
@@ -87,14 +90,23 @@ def read_rows(
     rows: list[bytes] = []
     for file in files:
         for place, row in read_file(file, rules.columns, dataset, problems):
+            rules.at(f"{file.name} {place}")
             try:
                 found = normal_form(rules.check(row))
             except ValueError as error:
-                problems.add(file.name, place, str(error))
+                problems.add(file.name, place, by_column(str(error), dataset.columns))
                 continue
             if limit is None or len(rows) < limit:
                 rows.append(found)
     return rows
+
+
+def by_column(problem: str, mapping: Mapping[str, str]) -> str:
+    """Return a problem of a field with the name that its column has in the file, where `dataset.columns` maps it."""
+    for expected, there in mapping.items():
+        if expected != there and re.match(rf"{re.escape(expected)}\b", problem):
+            return f"{expected} (column {there!r}){problem.removeprefix(expected)}"
+    return problem
 
 
 def not_empty(rows: Sequence[bytes], files: Sequence[RowFile], part: str) -> None:

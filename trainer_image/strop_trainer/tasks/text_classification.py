@@ -11,7 +11,7 @@ from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
-from strop_trainer.tasks.fields import field_of, shown, text_of
+from strop_trainer.tasks.fields import field_of, first_in, shown, text_of
 from strop_trainer.tasks.files import Check, kind
 from strop_trainer.tasks.labelled import (
     LabelledBase,
@@ -51,7 +51,7 @@ class TextClassificationTask(LabelledBase):
             TrainerError: wrong rows, held-out labels that were never seen, or too few rows for the labels (exit 65).
         """
         check = RowCheck()
-        rules = RowRules(self.name, COLUMNS, check, _prompt_of)
+        rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
             rules, lambda rows: check.knowing(self.labels(rows)), _labels_of, (train, validation), (dataset, seed)
         )
@@ -158,6 +158,11 @@ class RowCheck:
     def __init__(self) -> None:
         self.shape: str | None = None
         self.kind: str | None = None
+        self._place = self._shape_place = self._kind_place = ""
+
+    def at(self, place: str) -> None:
+        """Take note of where the next row is."""
+        self._place = place
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return text, labels and whether a row may have several.
@@ -172,8 +177,8 @@ class RowCheck:
         value = field_of(row, name)
         if name == "labels" and isinstance(value, str):
             raise ValueError(
-                'labels: found a string, expected a list (in CSV: ["a", "b"]); a column with one label a row is read '
-                "as label (dataset.columns: {label: labels})"
+                'labels: found a string, expected a list (in CSV: ["a", "b"]); for one label a row: '
+                "dataset.columns: {label: labels}"
             )
         several = isinstance(value, list)
         items = value if several else [value]
@@ -189,11 +194,15 @@ class RowCheck:
         of = "list" if shape == "a list" else "label"
         found = shape if of == "list" else kind
         if self.shape is not None and of != self.shape:
-            raise ValueError(f"{name}: found {found}, but the rows before have {_WORDS[self.shape]}")
-        self.shape = of
+            before = f"the rows before have {_WORDS[self.shape]}{first_in(self._shape_place)}"
+            raise ValueError(f"{name}: found {found}, but {before}")
         if kind is not None and self.kind is not None and kind != self.kind:
-            raise ValueError(f"{name}: found {kind}, but the labels before are of the kind {self.kind}")
-        self.kind = self.kind or kind
+            before = f"the labels before are of the kind {self.kind}{first_in(self._kind_place)}"
+            raise ValueError(f"{name}: found {kind}, but {before}")
+        if self.shape is None:
+            self.shape, self._shape_place = of, self._place
+        if self.kind is None and kind is not None:
+            self.kind, self._kind_place = kind, self._place
 
     def knowing(self, labels: Labels) -> Check:
         """Return the check of held-out rows, whose labels must be among those that are learnt."""

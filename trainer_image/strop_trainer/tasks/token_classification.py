@@ -14,7 +14,7 @@ from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
-from strop_trainer.tasks.fields import field_of, shown, text_of
+from strop_trainer.tasks.fields import field_of, first_in, shown, text_of
 from strop_trainer.tasks.files import Check, kind
 from strop_trainer.tasks.labelled import (
     LabelledBase,
@@ -53,7 +53,7 @@ class TokenClassificationTask(LabelledBase):
             TrainerError: wrong rows, or held-out tags that were never seen (exit 65).
         """
         check = RowCheck()
-        rules = RowRules(self.name, COLUMNS, check, _prompt_of)
+        rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
             rules, lambda rows: check.knowing(self.labels(rows)), _types_of, (train, validation), (dataset, seed)
         )
@@ -185,6 +185,11 @@ class RowCheck:
 
     def __init__(self) -> None:
         self.bio: bool | None = None
+        self._place = self._bio_place = ""
+
+    def at(self, place: str) -> None:
+        """Take note of where the next row is."""
+        self._place = place
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return tokens and tags.
@@ -200,7 +205,7 @@ class RowCheck:
             if any(character.isspace() for character in word):
                 raise ValueError(f"tokens[{at}]: found {shown(word)}, expected one word without white space")
         for at, tag in enumerate(tags):
-            if isinstance(tag, int):
+            if isinstance(tag, int) and not isinstance(tag, bool):
                 raise ValueError(f"tags[{at}]: found the number {tag}, expected a name, such as B-PER")  # noqa: TRY004
         tags = [text_of(tag, f"tags[{at}]").strip() for at, tag in enumerate(tags)]
         if len(words) != len(tags):
@@ -215,11 +220,14 @@ class RowCheck:
             if tag != OUTSIDE:
                 prefixed = _PREFIXED.fullmatch(tag)
                 if self.bio is None:
-                    self.bio = prefixed is not None
+                    self.bio, self._bio_place = prefixed is not None, self._place
+                first = first_in(self._bio_place)
                 if self.bio and prefixed is None:
-                    raise ValueError(f"{where}: found {shown(tag)}, expected O, B-… or I-…, as the tags before it")
+                    raise ValueError(
+                        f"{where}: found {shown(tag)}, expected O, B-… or I-…, as the tags before it{first}"
+                    )
                 if prefixed and not self.bio:
-                    raise ValueError(f"{where}: found {shown(tag)}, but plain tags without B- and I- before it")
+                    raise ValueError(f"{where}: found {shown(tag)}, but plain tags without B- and I- before it{first}")
                 if prefixed and prefixed[1] not in "BI":
                     raise ValueError(
                         f"{where}: found {shown(tag)}, expected BIO: O, B-{prefixed[2]} or I-{prefixed[2]}"
