@@ -70,8 +70,8 @@ def refused(tmp_path: Path, content: bytes, **more: bytes) -> str:
             "messages[2].role: found system, expected it first or not at all",
         ),
         (
-            {"messages": [{"role": "user", "content": "x", "weight": 0}]},
-            "messages[0].weight: not known, allowed: role, content",
+            {"messages": [{"role": "user", "content": "x", "wait": 0}]},
+            "messages[0].wait: not known, allowed: role, content",
         ),
     ],
 )

@@ -117,6 +117,11 @@ def test_csv_and_parquet_give_what_json_gives(tmp_path: Path, task: str) -> None
             "sua",
             ["be", "a", "b"],
         ),
+        ({"messages": None, "conversations": [say("user", "a"), say("assistant", "b")]}, "ua", ["a", "b"]),
+        ({"messages": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, "ua", ["a", "b"]),
+        ({"messages": json.dumps([say("user", "a"), say("assistant", "b")])}, "ua", ["a", "b"]),
+        ({"messages": [say("user", "a", name="Ann"), say("assistant", "b", name="Bo", weight=1)]}, "ua", ["a", "b"]),
+        ({"messages": [say("user", "a", weight=0), say("assistant", "b")]}, "ua", ["a", "b"]),
         ({"input_data": {"input_string": [say("user", "a"), say("assistant", "b")]}}, "ua", ["a", "b"]),
     ],
 )
@@ -157,6 +162,15 @@ def test_tools_are_kept(tmp_path: Path) -> None:
             {"conversations": [{"from": "robot", "value": "x"}]},
             "conversations[0].from: found 'robot', allowed: human, user, gpt",
         ),
+        (
+            "chat",
+            {"messages": [say("user", "x"), say("assistant", "y", weight=0)]},
+            "messages[1].weight: found 0, allowed: 1, as everything that the assistant says is learnt",
+        ),
+        ("chat", {"messages": [say("user", "x", name=3)]}, "messages[0].name: found a number, expected a string"),
+        ("chat", {"messages": "[broken"}, "messages: broken JSON: "),
+        ("chat", {"messages": None}, "messages: found null, expected a list"),
+        ("chat", {"messages": [{"from": "human", "value": ""}]}, "messages[0].value: empty, expected text"),
         ("chat", {"conversations": [{"from": "human"}]}, "conversations[0].value: found from, but no value"),
         (
             "chat",

@@ -1,7 +1,7 @@
 """The shapes in which conversations come, brought to one: a list of messages with role and content.
 
-Read are OpenAI's `messages` (also with tools), ShareGPT's `conversations` of from and value, and the `input_data` that
-Azure ML's chat endpoints take.
+Read are OpenAI's messages of role and content (also with tools), ShareGPT's turns of from and value, and the
+`input_data` that Azure ML's chat endpoints take. Which of the first two it is, the first turn tells, not the column.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from strop_trainer.tasks.files import Columns, kind, shown_names
 ROLES: Final = ("system", "user", "assistant", "tool")
 OTHER_ROLES: Final = {"developer": "system"}
 MESSAGE_FIELDS: Final = ("role", "content")
+OF_ROLES: Final = {"assistant": ("tool_calls",), "tool": ("tool_call_id",)}
+BESIDE: Final = ("name", "weight")
+"""Fields of OpenAI's that any message may have; a tool's name alone is rendered."""
+TURN_FIELDS: Final = ("from", "value")
 SPEAKERS: Final = {
     "human": "user",
     "user": "user",
@@ -77,7 +81,7 @@ def check_messages(where: str, messages: Any) -> Messages:
         raise ValueError(f"{where}: found {kind(messages)}, expected a list")  # noqa: TRY004 - one kind of error
     if not messages:
         raise ValueError(f"{where}: empty, expected at least a user and an assistant message")
-    share = where == "conversations"
+    share = _is_share(where, messages[0])
     check = _check_turn if share else _check_message
     checked = [check(f"{where}[{index}]", message) for index, message in enumerate(messages)]
     field = "from" if share else "role"
@@ -96,16 +100,37 @@ def check_messages(where: str, messages: Any) -> Messages:
 
 
 def _find_messages(row: dict[str, Any]) -> tuple[str, Any]:
-    if "messages" in row:
-        return "messages", row["messages"]
-    if "conversations" in row:
-        return "conversations", row["conversations"]
+    given = [name for name in ("messages", "conversations") if name in row]
+    for name in given:
+        if row[name] is not None:
+            return name, _from_text(name, row[name])
     if isinstance(row.get("input_data"), dict):
         return "input_data.input_string", row["input_data"].get("input_string")
+    if given:
+        return given[0], None
     hint = ""
     if {"instruction", "output"} <= set(row) or {"prompt", "completion"} <= set(row):
         hint = "; task instruction reads such rows"
     raise ValueError(f"messages: missing; found {shown_names(list(row))}{hint}")
+
+
+def _from_text(where: str, messages: Any) -> Any:
+    """Return messages that come as the text of a JSON list as a list."""
+    if not isinstance(messages, str) or not messages.lstrip().startswith("["):
+        return messages
+    try:
+        return json.loads(messages)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: broken JSON: {error}") from None
+
+
+def _is_share(where: str, first: Any) -> bool:
+    """Whether messages are of from and value; what the first one does not tell, the column does."""
+    if isinstance(first, dict):
+        for names, share in ((MESSAGE_FIELDS, False), (TURN_FIELDS, True)):
+            if any(name in first for name in names):
+                return share
+    return where == "conversations"
 
 
 def _check_message(where: str, message: Any) -> Message:
@@ -125,16 +150,28 @@ def _check_message(where: str, message: Any) -> Message:
         raise ValueError(f"{where}.role: found {role[:40]!r}, allowed: {', '.join(ROLES)}")
     if not content.strip() and calls is None:
         raise ValueError(f"{where}.content: empty, expected text")
-    allowed = {"assistant": (*MESSAGE_FIELDS, "tool_calls"), "tool": (*MESSAGE_FIELDS, "tool_call_id", "name")}
-    fields = allowed.get(role, MESSAGE_FIELDS)
+    fields = (*MESSAGE_FIELDS, *OF_ROLES.get(role, ()), *BESIDE)
     given = {name: value for name, value in message.items() if value is not None and value != []}
     unknown = sorted(name for name in given if name not in fields)
     if unknown:
         raise ValueError(f"{where}.{unknown[0][:40]}: not known, allowed: {', '.join(fields)}")
+    _check_beside(where, role, given)
     checked: Message = {"role": role, "content": content}
     if calls is not None:
         checked["tool_calls"] = _calls(f"{where}.tool_calls", calls)
-    return checked | {name: given[name] for name in ("tool_call_id", "name") if name in given}
+    kept = ("tool_call_id", "name") if role == "tool" else ()
+    return checked | {name: given[name] for name in kept if name in given}
+
+
+def _check_beside(where: str, role: str, given: Message) -> None:
+    """Check fields that are not rendered; a weight of 0 would ask that an answer be no target, which none can be."""
+    name, weight = given.get("name", ""), given.get("weight", 1)
+    if not isinstance(name, str):
+        raise ValueError(f"{where}.name: found {kind(name)}, expected a string")  # noqa: TRY004
+    if role == "assistant" and weight != 1:
+        raise ValueError(f"{where}.weight: found {weight}, allowed: 1, as everything that the assistant says is learnt")
+    if weight not in (0, 1):
+        raise ValueError(f"{where}.weight: found {weight}, allowed: 0, 1")
 
 
 def _content(where: str, content: Any) -> str:
@@ -172,7 +209,7 @@ def _check_turn(where: str, turn: Any) -> Message:
     """Return a turn of ShareGPT's shape as a message."""
     if not isinstance(turn, dict):
         raise ValueError(f"{where}: found {kind(turn)}, expected an object with from and value")  # noqa: TRY004
-    for name in ("from", "value"):
+    for name in TURN_FIELDS:
         if not isinstance(turn.get(name), str):
             found = kind(turn[name]) if name in turn else f"{shown_names(list(turn))}, but no {name}"
             raise ValueError(f"{where}.{name}: found {found}, expected a string")  # noqa: TRY004
