@@ -179,6 +179,16 @@ def test_columns_and_formats_that_chat_does_not_read_are_refused_before_a_file_i
         assert words in caught.value.message
 
 
+def test_one_column_cannot_be_two(tmp_path: Path) -> None:
+    plan = PLAN.model_copy(update={"columns": {"messages": "said", "system": "said"}})
+    with pytest.raises(TrainerError) as caught:
+        task_named("chat").read([RowFile("x", tmp_path / "not there")], [], plan, 0)
+    assert caught.value.exit_code is ExitCode.BAD_CONFIGURATION
+    assert caught.value.message == (
+        "dataset.columns.system: found said, which messages is mapped to, expected another column"
+    )
+
+
 def test_a_task_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(TrainerError, match="'painting' is not supported by this version, allowed: chat"):
         task_named("painting")

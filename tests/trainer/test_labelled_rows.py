@@ -120,11 +120,32 @@ def test_a_rare_label_is_never_held_out_alone(tmp_path: Path) -> None:
         assert known >= set(TEXT.labels(found.validation).names)
 
 
+def test_rare_labels_do_not_keep_the_others_from_being_held_out(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": ("rare", "rarer", "a", "b")[min(n, 2 + n % 2)]} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_bytes(lines(*rows))
+    plan = PLAN.model_copy(update={"validation_split": 0.25})
+    for seed in range(100):
+        found = TEXT.read([RowFile("r", tmp_path / "rows.jsonl")], [], plan, seed)
+        assert len(found.validation) == 3
+        assert TEXT.labels(found.train).names == ("a", "b", "rare", "rarer")
+
+
+def test_too_few_words_for_the_tags(tmp_path: Path) -> None:
+    many = tagged(*(f"B-T{n}" for n in range(30)))
+    more = tagged(*(f"B-T{n}" for n in range(30)), "O")
+    assert "found 30 tagged words of 30 types, expected more words than types; is `tags` the right column?" in refused(
+        TOKENS, tmp_path, many, more
+    )
+    assert "found 30 tagged words of 30 types" in refused(TOKENS, tmp_path, many, held=lines(many))
+
+
 def test_too_few_rows_for_the_labels(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": f"l{n}"} for n in range(3)]
     held = lines({"text": "x", "label": "l0"})
     assert "found 3 rows and 3 labels, expected more rows than labels" in refused(TEXT, tmp_path, *rows, held=held)
-    assert "the only ones of their labels" in refused(TEXT, tmp_path, *rows)
+    assert "found 3 rows and 3 labels, expected more rows than labels; is `label`" in refused(TEXT, tmp_path, *rows)
+    alone = [{"text": "same", "label": "a"}] * 4 + [{"text": "other", "label": "b"}] * 4
+    assert "the only ones of their labels" in refused(TEXT, tmp_path, *alone)
     assert "found only the label yes" in refused(TEXT, tmp_path, *labelled(4, ("yes",)))
     assert "1 row(s)" in refused(TEXT, tmp_path, *labelled(1))
 
@@ -226,7 +247,7 @@ def test_a_held_out_tag_that_was_never_seen_is_named(tmp_path: Path) -> None:
 
 def test_names_count_as_wholes(tmp_path: Path) -> None:
     held = [tagged("B-PER", "I-PER", "O", "B-LOC")]
-    found = read(TOKENS, tmp_path, lines(tagged("B-PER", "B-LOC"), tagged("O")), lines(*held))
+    found = read(TOKENS, tmp_path, lines(*[tagged("B-PER", "B-LOC")] * 2, tagged("O")), lines(*held))
     labels = TOKENS.labels(found.train)
     half = TOKENS.measure([["B-PER", "O", "O", "B-LOC"]], found.validation, labels)
     assert half == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "accuracy": 0.75}

@@ -226,6 +226,24 @@ def test_text_files_are_for_tasks_that_read_text(tmp_path: Path) -> None:
         read(put(tmp_path, "a.txt", "hello"), columns=Columns((("text",),)))
 
 
+def test_a_tune_of_abc_ends_at_an_empty_line(tmp_path: Path) -> None:
+    tunes = ["X:1\nT:One\nK:C\nCDE|", "X:2\nT:Two\nK:G\nGAB|"]
+    for name, count in (("tunes.abc", 2), ("tunes.txt", 1)):
+        rows, _ = read(put(tmp_path, name, "\n\n".join(tunes) + "\n"), format="text")
+        assert len(rows) == count
+    assert [row["text"] for _, row in read(tmp_path / "tunes.abc", format="text")[0]] == tunes
+
+
+def test_a_column_that_is_twice_in_a_parquet_file(tmp_path: Path) -> None:
+    values = [pa.array(["a", "b"])] * 3
+    pq.write_table(pa.table(values, names=["text", "text", "label"]), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == ([], ["a.parquet: found column text more than once"])
+    pq.write_table(
+        pa.table([*values, *values], names=["text", "id", "label", "id", "of", "as"]), tmp_path / "a.parquet"
+    )
+    assert len(read(tmp_path / "a.parquet")[0]) == 2
+
+
 def test_documents_of_a_text_file(tmp_path: Path) -> None:
     rows, wrong = read(put(tmp_path, "a.txt", "\n\nOne.\n\nStill one.\n \n\nTwo.\r\nlines\n\n\n\n"))
     assert wrong == []

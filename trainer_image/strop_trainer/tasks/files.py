@@ -34,6 +34,10 @@ BATCH_ROWS: Final = 64
 """Rows of a Parquet file that are in memory at a time."""
 PART_CHARACTERS: Final = 8192
 """A longer document of a text file is read in parts of about so many characters."""
+DOCUMENT_GAP: Final = 2
+"""Empty lines that set the documents of a text file apart."""
+TUNE_GAP: Final = 1
+"""Empty lines that end a tune in ABC notation."""
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 _FORMATS: Final[Mapping[str, Format]] = {"jsonl": "json", "csv": "csv", "parquet": "parquet", "text": "text"}
 _OTHER_MARKS: Final = {
@@ -126,11 +130,17 @@ def check_columns(columns: Columns, dataset: DatasetPlan, task: str) -> None:
     Raises:
         TrainerError: it does not (exit 78).
     """
-    for name in dataset.columns:
+    taken: dict[str, str] = {}
+    for name, there in dataset.columns.items():
         if name not in columns.names:
             raise bad_configuration(
                 f"dataset.columns.{name}: {task} reads no such column, allowed: {', '.join(columns.names)}"
             )
+        if there in taken:
+            raise bad_configuration(
+                f"dataset.columns.{name}: found {there}, which {taken[there]} is mapped to, expected another column"
+            )
+        taken[there] = name
     if dataset.format == "text" and not columns.text_files:
         raise bad_configuration(f"dataset.format: found text, allowed for {task}: auto, jsonl, csv, parquet")
 
@@ -551,6 +561,10 @@ def _parquet_rows(table: _Table) -> Iterator[Placed]:
             if not table.accepts(names):
                 return
             wanted = {table.mapping.get(name, name) for name in table.columns.names}
+            twice = {name for name in names if name in wanted and names.count(name) > 1}
+            if twice:
+                table.problems.add_file(table.file.name, f"found column {min(twice)} more than once")
+                return
             classes = _class_names(file.schema_arrow)
             number = 0
             for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in names if name in wanted]):
@@ -603,13 +617,14 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 
 
 def _texts(file: RowFile, problems: Problems) -> Iterator[Placed]:
-    """Yield the documents of a plain text file, which two or more empty lines set apart.
+    """Yield the documents of a plain text file, which two or more empty lines set apart; the tunes of ABC, one.
 
     A long document comes in parts, so that neither memory nor what can be held out depends on its length: a part ends
     at an empty line, else at the end of a line, and each but the last has `continues`.
     """
     with file.path.open("rb") as opened:
-        yield from documents(_text_lines(opened, file.name, problems))
+        gap = TUNE_GAP if Path(file.name).suffix.lower() == ".abc" else DOCUMENT_GAP
+        yield from documents(_text_lines(opened, file.name, problems), gap=gap)
 
 
 def _text_lines(file: BinaryIO, name: str, problems: Problems) -> Iterator[tuple[int, str]]:
@@ -623,7 +638,9 @@ def _text_lines(file: BinaryIO, name: str, problems: Problems) -> Iterator[tuple
             return
 
 
-def documents(lines: Iterator[tuple[int, str]], part: int = PART_CHARACTERS) -> Iterator[Placed]:
+def documents(
+    lines: Iterator[tuple[int, str]], part: int = PART_CHARACTERS, gap: int = DOCUMENT_GAP
+) -> Iterator[Placed]:
     """Yield documents, or their parts, as rows; see `_texts`."""
     held: list[str] = []
     begin, size, blank = 1, 0, 0
@@ -636,7 +653,7 @@ def documents(lines: Iterator[tuple[int, str]], part: int = PART_CHARACTERS) -> 
         if not line.strip():
             blank += 1
             continue
-        if held and blank > 1:
+        if held and blank >= gap:
             yield row(continues=False)
             held, size = [], 0
         elif held and size >= (part if blank else 2 * part):

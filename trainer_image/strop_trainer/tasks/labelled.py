@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from strop_trainer.errors import bad_data
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
@@ -149,6 +148,8 @@ def read_labelled(
     labels_of: Callable[[bytes], Iterable[str]],
     files: tuple[Sequence[RowFile], Sequence[RowFile]],
     plan: tuple[DatasetPlan, int],
+    *,
+    enough: Callable[[Sequence[bytes]], None] = lambda _: None,
 ) -> Dataset:
     """Read and check all rows; what is held out has no label that the training rows lack.
 
@@ -158,6 +159,7 @@ def read_labelled(
         labels_of: labels of a row in its normal form.
         files: of training and of held-out rows; where there are none of the second, some of the first are held out.
         plan: the dataset's, and the seed of the split.
+        enough: raises a TrainerError where the rows are too few for their labels; asked before the split, and after.
 
     Raises:
         TrainerError: wrong rows (exit 65), or a format or column that the task does not read (78).
@@ -168,28 +170,16 @@ def read_labelled(
     rows = read_rows(train, rules, dataset, problems, dataset.max_rows)
     problems.raise_if_any()
     not_empty(rows, train, "train")
+    enough(rows)
     if validation:
         held_rules = replace(rules, check=held_check(rows))
         held = read_rows(validation, held_rules, dataset, problems)
         problems.raise_if_any()
         not_empty(held, validation, "validation")
     else:
-        rows, held = _only_known(*split(rows, dataset.validation_split, seed), labels_of)
+        rows, held = split(rows, dataset.validation_split, seed, labels_of)
+    enough(rows)
     return assemble(rows, held, [*train, *validation], rules.prompt)
-
-
-def _only_known(
-    train: list[bytes], held: list[bytes], labels_of: Callable[[bytes], Iterable[str]]
-) -> tuple[list[bytes], list[bytes]]:
-    """Give rows back to training whose label would be in the held-out rows alone."""
-    known = {label for row in train for label in labels_of(row)}
-    kept = [row for row in held if known.issuperset(labels_of(row))]
-    if not kept:
-        raise bad_data(
-            "dataset: the rows that would be held out are the only ones of their labels; give more rows of each label, "
-            "a larger dataset.validationSplit, or dataset.validation"
-        )
-    return train + [row for row in held if not known.issuperset(labels_of(row))], kept
 
 
 def columns(*shapes: tuple[str, ...], optional: tuple[str, ...] = (), structured: tuple[str, ...] = ()) -> Columns:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,23 +139,41 @@ def _not_json(value: Any, where: str) -> str:
     return f"{where}: found {kind(value)}, expected text, a number, a boolean, null, or a list or object of these"
 
 
-def split(rows: Sequence[bytes], fraction: float, seed: int) -> tuple[list[bytes], list[bytes]]:
+def split(
+    rows: Sequence[bytes], fraction: float, seed: int, labels_of: Callable[[bytes], Iterable[str]] = lambda _: ()
+) -> tuple[list[bytes], list[bytes]]:
     """Hold out a fraction of the rows: at least one, never all, and never a row that is also trained on.
+
+    A row whose label no other row has is passed over, and the next one is drawn.
 
     Each row's place comes from the hash of the seed and its content, so that equal rows fall on one side, and a row
     that is added or moved leaves the others where they were.
 
     Raises:
-        TrainerError: fewer than two different rows.
+        TrainerError: fewer than two different rows, or none of them has labels that others have as well.
     """
     keys = [hashlib.sha256(f"{seed}:".encode() + row).digest() for row in rows]
-    order = sorted(set(keys))
+    different = dict(zip(keys, rows, strict=True))
+    order = sorted(different)
     if len(order) < 2:  # noqa: PLR2004 - one to learn from, one to hold out
         raise bad_data(
             f"dataset: {len(rows)} row(s), {len(order)} different; at least 2 are needed, one of them to be held out"
         )
     count = min(max(1, round(len(order) * fraction)), len(order) - 1)
-    held = set(order[:count])
+    left = Counter(label for row in different.values() for label in set(labels_of(row)))
+    held: set[bytes] = set()
+    for key in order:
+        labels = set(labels_of(different[key]))
+        if all(left[label] > 1 for label in labels):
+            held.add(key)
+            left.subtract(labels)
+        if len(held) == count:
+            break
+    if not held:
+        raise bad_data(
+            "dataset: the rows that would be held out are the only ones of their labels; give more rows of each label, "
+            "or dataset.validation"
+        )
     train = [row for row, key in zip(rows, keys, strict=True) if key not in held]
     validation = list(dict.fromkeys(row for row, key in zip(rows, keys, strict=True) if key in held))
     return train, validation

@@ -53,22 +53,30 @@ class TextClassificationTask(LabelledBase):
         check = RowCheck()
         rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
-            rules, lambda rows: check.knowing(self.labels(rows)), _labels_of, (train, validation), (dataset, seed)
+            rules,
+            lambda rows: check.knowing(self.labels(rows)),
+            _labels_of,
+            (train, validation),
+            (dataset, seed),
+            enough=self._check_rows,
         )
         labels = self.labels(found.train)
         if len(labels.names) < (1 if labels.several else 2):
             raise bad_data(f"dataset.train: found only the label {', '.join(labels.names) or 'none'}, expected several")
-        if len(found.train) <= len(labels.names):
-            raise bad_data(
-                f"dataset.train: found {len(found.train)} rows and {len(labels.names)} labels, expected more rows than "
-                f"labels; is `label` the right column? Labels begin {', '.join(labels.names[:3])}"
-            )
         return found
+
+    def _check_rows(self, train: Sequence[bytes]) -> None:
+        names = self.labels(train).names
+        if 1 < len(names) >= len(train):
+            raise bad_data(
+                f"dataset.train: found {len(train)} rows and {len(names)} labels, expected more rows than labels; "
+                f"is `label` the right column? Labels begin {', '.join(names[:3])}"
+            )
 
     def labels(self, train: Sequence[bytes]) -> Labels:
         """Collect the labels of the training rows, sorted."""
-        rows = [load(row) for row in train]
-        return Labels(sort_labels(name for row in rows for name in row["labels"]), bool(rows and rows[0]["several"]))
+        names = sort_labels(name for row in train for name in load(row)["labels"])
+        return Labels(names, bool(train and load(train[0])["several"]))
 
     def measured(self, labels: Labels) -> tuple[str, ...]:
         """Return the names of the metrics that these labels have."""

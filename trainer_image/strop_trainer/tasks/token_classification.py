@@ -50,12 +50,17 @@ class TokenClassificationTask(LabelledBase):
         """Check all rows and hold some out.
 
         Raises:
-            TrainerError: wrong rows, or held-out tags that were never seen (exit 65).
+            TrainerError: wrong rows, held-out tags that were never seen, or too few words for the tags (exit 65).
         """
         check = RowCheck()
         rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
-            rules, lambda rows: check.knowing(self.labels(rows)), _types_of, (train, validation), (dataset, seed)
+            rules,
+            lambda rows: check.knowing(self.labels(rows)),
+            _types_of,
+            (train, validation),
+            (dataset, seed),
+            enough=_check_words,
         )
         labels = self.labels(found.train)
         if len(labels.names) < 2:  # noqa: PLR2004 - one tag tells nothing apart
@@ -261,6 +266,16 @@ def _list_of(row: dict[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"{name}: found {kind(value)}, expected a list of strings")  # noqa: TRY004
     return value
+
+
+def _check_words(train: Sequence[bytes]) -> None:
+    types = Counter(tag.removeprefix("B-") for row in train for tag in load(row)["tags"] if tag[:2] not in ("O", "I-"))
+    words = types.total()
+    if 1 < len(types) >= words:
+        raise bad_data(
+            f"dataset.train: found {words} tagged words of {len(types)} types, expected more words than types; "
+            "is `tags` the right column?"
+        )
 
 
 def _types_of(row: bytes) -> list[str]:
