@@ -369,6 +369,9 @@ class PlacementPlan(PlanModel):
     resources: ResourcesPlacement
     output: OutputPlacement
     estimate: MemoryEstimate | None = None
+    fp32_memory: int | None = None
+    """Bytes that all ranks of a pod need in fp32, by the estimate; set where the trainer chooses the precision on CPUs.
+    None with a precision that is given, with accelerators, and where nothing tells the size of the model."""
     claims: list[str] = []
     """Claims that the trainer reads from: `pvc://` sources."""
     config_maps: list[str] = []
@@ -408,6 +411,12 @@ def canonical_json(part: BaseModel) -> bytes:
 def plan_digest(training: TrainingPlan) -> str:
     """Return `sha256:<hex>` of the canonical JSON of a plan's training part."""
     return "sha256:" + hashlib.sha256(canonical_json(training)).hexdigest()
+
+
+def with_precision(training: TrainingPlan, precision: Precision) -> TrainingPlan:
+    """Return what is computed, in another precision."""
+    numbers = training.hyperparameters.model_copy(update={"precision": precision})
+    return training.model_copy(update={"hyperparameters": numbers})
 
 
 def load_plan(text: str | bytes) -> Plan:

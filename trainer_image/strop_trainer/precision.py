@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from strop_trainer.context import say
 from strop_trainer.device import CPU, release
-from strop_trainer.plan import MemoryEstimate, Plan, Precision
+from strop_trainer.plan import PlacementPlan, Plan, Precision, with_precision
 from strop_trainer.roofline import matmul_rate
 
 if TYPE_CHECKING:
@@ -52,15 +52,12 @@ def choose_precision(rates: Mapping[Precision, float], missing: int) -> tuple[Pr
     return "fp32", found
 
 
-def fp32_lacks(estimate: MemoryEstimate | None, memory: str) -> int:
-    """Return the bytes that fp32 needs beyond a pod's memory, by the plan's estimate, which is for bf16.
+def fp32_lacks(placement: PlacementPlan) -> int:
+    """Return the bytes that fp32 needs beyond a pod's memory, by the planner's estimate; 0 or less where it has room.
 
-    Weights and activations are twice as large, and of the activations the heap's holes. Without an estimate the pod has
-    the whole node, and room is taken to be there.
+    Where nothing told the planner the size of the model, the pod has the whole node, and room is taken to be there.
     """
-    if estimate is None:
-        return 0
-    return estimate.total + estimate.weights + round(1.5 * estimate.activations) - bytes_of(memory)
+    return 0 if placement.fp32_memory is None else placement.fp32_memory - bytes_of(placement.resources.memory)
 
 
 def bytes_of(quantity: str) -> int:
@@ -86,7 +83,9 @@ def settle_precision(run: Run) -> None:
         rates = {name: _rate(run, name) for name in CHOICES}
         precision, why = _choose(run, rates)
         run.peak_rate = rates[precision]
-    run.given, run.plan = run.given or run.plan, with_precision(run.plan, precision)
+    # The digest stays that of what was asked for.
+    run.given = run.given or run.plan
+    run.plan = run.plan.model_copy(update={"training": with_precision(run.plan.training, precision)})
     say(f"  precision: {precision} ({why})")
 
 
@@ -103,17 +102,10 @@ def _choose(run: Run, rates: Mapping[Precision, float]) -> tuple[Precision, str]
     (kept,) = run.team.gather(_kept(note, run.plan))[0]
     if kept >= 0:
         return CHOICES[int(kept)], "as this job began"
-    missing = fp32_lacks(run.plan.placement.estimate, run.plan.placement.resources.memory)
-    precision, why = choose_precision(rates, missing)
+    precision, why = choose_precision(rates, fp32_lacks(run.plan.placement))
     if run.team.leads:
         note.write_text(json.dumps({"plan": run.plan.digest, "precision": precision}), encoding="utf-8")
     return precision, why
-
-
-def with_precision(plan: Plan, precision: Precision) -> Plan:
-    """Return a plan that is computed in a precision; its digest stays that of what was asked for."""
-    numbers = plan.training.hyperparameters.model_copy(update={"precision": precision})
-    return plan.model_copy(update={"training": plan.training.model_copy(update={"hyperparameters": numbers})})
 
 
 def _kept(note: Path, plan: Plan) -> int:

@@ -38,6 +38,8 @@ class Needs:
     """Of a pod."""
     unexported: int | None = None
     """`host` where nothing is exported or merged; None where that is no less, or cannot be asked for."""
+    pod_fp32: int | None = None
+    """`pod` in fp32, where the trainer chooses the precision; else None."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Fit:
     obstacles: tuple[str, ...]
     estimated: bool = False
     """An obstacle is the estimate, not a number that the job gives."""
+    fp32_memory: int | None = None
+    """Bytes of a pod in fp32, where the trainer may choose it."""
 
 
 def fit(pool: Pool, needs: Needs) -> Fit:
@@ -95,6 +99,7 @@ def fit(pool: Pool, needs: Needs) -> Fit:
         estimate=estimate,
         obstacles=tuple(obstacles),
         estimated=estimated,
+        fp32_memory=None if on_accelerator else needs.pod_fp32,
     )
 
 

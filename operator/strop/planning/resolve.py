@@ -48,6 +48,7 @@ from strop_trainer.plan import (
     Task,
     TrainingPlan,
     plan_digest,
+    with_precision,
 )
 
 _MODEL_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -266,6 +267,7 @@ def _placement(
         resources=chosen.resources.model_copy(update={"work_volume": _work_volume(spec, facts, training, chooser)}),
         output=output,
         estimate=chosen.estimate,
+        fp32_memory=chosen.fp32_memory,
         claims=_authorities("pvc://", sources),
         config_maps=_authorities("configmap://", sources),
         secret=spec.credentials.name if spec.credentials else None,
@@ -286,11 +288,17 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
     kept = kept_bytes(facts.shape, facts.parameters, training)
     host = host_bytes(facts.parameters, training, kept=kept)
     bare = training.model_copy(update={"artifact": ArtifactPlan(onnx=[])})
+    pod_fp32 = None
+    if training.hyperparameters.precision == "auto":
+        exact = with_precision(training, "fp32")
+        rank = estimate_memory(facts.shape, facts.parameters, exact, accelerator=False, basis=facts.basis)
+        pod_fp32 = pod_bytes(rank, facts.parameters, exact)
     unexported = host_bytes(facts.parameters, bare, kept=kept)
     return Needs(
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
         pod=pod_bytes(on_cpu, facts.parameters, training),
+        pod_fp32=pod_fp32,
         host=host,
         given=given,
         nodes=1,
