@@ -47,7 +47,7 @@ def test_where_fp32_does_not_fit_it_says_what_would_help() -> None:
     assert "training.precision: fp32" in why
 
 
-def placed(source: str, pool: Pool | None = None, **fields: Any) -> PlacementPlan:
+def placed(source: str, *, pool: Pool | None = None, **fields: Any) -> PlacementPlan:
     return resolve(job_of(model__source=source, **fields), [pool or pool_of(memory_per_node="4Ti")]).placement
 
 
@@ -71,7 +71,7 @@ def test_a_pod_that_exports_has_room_for_fp32() -> None:
 
 
 def test_ranks_need_room_for_fp32_together() -> None:
-    two = {"distributed__processesPerNode": 2}
+    two: dict[str, Any] = {"distributed__processesPerNode": 2}
     found = placed(LLAMA_3B, **two)
     rank, memory = in_fp32(LLAMA_3B, **two).total, bytes_of(found.resources.memory)
     assert rank < memory
@@ -98,7 +98,7 @@ def test_whether_fp32_has_room_is_what_the_planner_says_of_each_preset(method: s
 
 def test_nothing_is_said_of_fp32_where_the_trainer_has_no_choice_or_the_size_is_unknown() -> None:
     assert placed(LLAMA_1B, training__precision="bf16").fp32_memory is None
-    assert placed(LLAMA_1B, gpu_pool_of(memory_per_node="64Gi")).fp32_memory is None
+    assert placed(LLAMA_1B, pool=gpu_pool_of(memory_per_node="64Gi")).fp32_memory is None
     unknown = placed("pvc://models/mystery")
     assert unknown.fp32_memory is None
     assert fp32_lacks(unknown) == 0
