@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from strop_trainer.methods.loading import load_model, load_tokenizer
+from strop_trainer.precision import choose_on_accelerator
 from strop_trainer.roofline import Work, matmul_rate, work_of_model
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan
@@ -47,6 +48,20 @@ def test_a_first_attempt_chooses_and_a_later_one_keeps_to_it(around: Surrounding
     assert again.code == 0, again
     assert f"precision: {other} (as this job began)" in again.output
     assert json.loads((around.registry / "tuned" / "2" / "training.json").read_text())["precision"] == other
+
+
+@pytest.mark.parametrize(("has_bf16", "chosen", "words"), [(True, "bf16", "has bf16"), (False, "fp32", "has no bf16")])
+def test_an_accelerator_is_asked_whether_it_has_bf16_itself(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, chosen: str, words: str
+) -> None:
+    # As torch answers of a T4 or V100: bf16 can be emulated there, slowly.
+    def answer(including_emulation: bool = True) -> bool:
+        return has_bf16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
+    precision, why = choose_on_accelerator("cuda")
+    assert precision == chosen
+    assert words in why
 
 
 def test_the_work_of_a_model_is_that_of_its_linear_layers(tmp_path: Path) -> None:

@@ -42,6 +42,17 @@ def prepare_device(accelerators: int) -> str:
     return choose_device(accelerators, usable.type if usable else None, str(torch.__version__))
 
 
+def has_bf16(device: str) -> bool:
+    """Return whether an accelerator multiplies in bf16 itself; NVIDIA's before Ampere (T4, V100) only emulate it.
+
+    A kind of device that torch has no such question for is taken to have it.
+    """
+    import torch  # noqa: PLC0415
+
+    asked = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return asked is None or bool(asked(including_emulation=False))
+
+
 def random_state(device: str) -> Any | None:
     """Return the state of an accelerator's generator as bytes on the CPU; None for the CPU, which torch has itself."""
     import torch  # noqa: PLC0415

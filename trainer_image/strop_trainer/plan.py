@@ -59,7 +59,8 @@ TEMPLATE_TASKS: Final[tuple[Task, ...]] = (
 LABEL_METHODS: Final[tuple[MethodType, ...]] = ("lora", "qlora", "dora", "ia3", "full")
 """Methods that go with a new head: all but those that put tokens in front of each row."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""auto: bf16, or fp32 where the CPU that it is computed on is faster in it and the pod has the memory."""
+"""auto: bf16, or fp32 where the CPU that it is computed on is faster in it and the pod has the memory, or where the
+accelerator has no bf16."""
 OnnxPrecision = Literal["fp32", "int8", "int4"]
 OnnxForm = Literal["merged", "adapter", "both"]
 DistributedStrategy = Literal["none", "ddp", "zero-1", "zero-2", "zero-3"]

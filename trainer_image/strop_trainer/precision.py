@@ -1,4 +1,4 @@
-"""In which precision a job is computed where its plan says auto: the one that this machine multiplies faster in."""
+"""In which precision a job is computed where its plan says auto: what this machine has, and multiplies faster in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from strop_trainer.context import say
-from strop_trainer.device import CPU, release
+from strop_trainer.device import CPU, has_bf16, release
 from strop_trainer.plan import PlacementPlan, Plan, Precision, with_precision
 from strop_trainer.roofline import matmul_rate
 
@@ -52,6 +52,20 @@ def choose_precision(rates: Mapping[Precision, float], missing: int) -> tuple[Pr
     return "fp32", found
 
 
+def choose_on_accelerator(device: str) -> tuple[Precision, str]:
+    """Return the precision on an accelerator, and why in words: bf16 where it has that itself.
+
+    Args:
+        device: torch's name.
+    """
+    if has_bf16(device):
+        return "bf16", f"the {device} device has bf16"
+    return "fp32", (
+        f"the {device} device has no bf16; the estimate of its memory is for bf16, with training.precision: fp32 "
+        "it is planned for"
+    )
+
+
 def fp32_lacks(placement: PlacementPlan) -> int:
     """Return the bytes that fp32 needs beyond a pod's memory, by the planner's estimate; 0 or less where it has room.
 
@@ -76,13 +90,9 @@ def settle_precision(run: Run) -> None:
     if given != "auto":
         run.peak_rate = _rate(run, given)
         return
-    if run.device != CPU:
-        precision, why = CHOICES[0], "accelerators have it"
-        run.peak_rate = _rate(run, precision)
-    else:
-        rates = {name: _rate(run, name) for name in CHOICES}
-        precision, why = _choose(run, rates)
-        run.peak_rate = rates[precision]
+    rates = {name: _rate(run, name) for name in CHOICES} if run.device == CPU else {}
+    precision, why = _choose(run, rates)
+    run.peak_rate = rates[precision] if rates else _rate(run, precision)
     # The digest stays that of what was asked for.
     run.given = run.given or run.plan
     run.plan = run.plan.model_copy(update={"training": with_precision(run.plan.training, precision)})
@@ -97,12 +107,20 @@ def _rate(run: Run, precision: Precision) -> float:
 
 
 def _choose(run: Run, rates: Mapping[Precision, float]) -> tuple[Precision, str]:
-    """Return the precision of this job, and why in words; the first attempt notes it."""
+    """Return the precision of this job, and why in words; the first attempt notes it.
+
+    Args:
+        run: the job.
+        rates: of each precision, as measured; of an accelerator none are.
+    """
     note = run.settings.work / FILE
     (kept,) = run.team.gather(_kept(note, run.plan))[0]
     if kept >= 0:
         return CHOICES[int(kept)], "as this job began"
-    precision, why = choose_precision(rates, fp32_lacks(run.plan.placement))
+    if rates:
+        precision, why = choose_precision(rates, fp32_lacks(run.plan.placement))
+    else:
+        precision, why = choose_on_accelerator(run.device)
     if run.team.leads:
         note.write_text(json.dumps({"plan": run.plan.digest, "precision": precision}), encoding="utf-8")
     return precision, why
