@@ -38,7 +38,7 @@ def main() -> None:
                 "tokens": totals.tokens,
                 "peak_bytes": peak,
                 "device_peak_bytes": device_peak,
-                "flops": run.work.of(totals.tokens, totals.targets) if run.work else 0,
+                "flops": run.work.of(totals.tokens, totals.predicted) if run.work else 0,
                 "peak_rate": run.peak_rate,
             }
         )

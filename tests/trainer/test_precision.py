@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from strop_trainer.batches import pad_pairs, target_logits
 from strop_trainer.methods.loading import load_model, load_tokenizer
 from strop_trainer.precision import choose_on_accelerator
 from strop_trainer.roofline import Work, matmul_rate, work_of_model
-from tests.support.models import tiny_llama
+from strop_trainer.tasks.encoder_decoder import SourceTarget
+from tests.support.models import tiny_encoder_decoder, tiny_llama
 from tests.support.training import Surroundings, make_plan
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 OPEN: dict[str, Any] = {"hyperparameters": {"precision": "auto"}, "evaluation": {"generate_rows": 0}}
 
@@ -73,6 +79,22 @@ def test_the_work_of_a_model_is_that_of_its_linear_layers(tmp_path: Path) -> Non
     adapted = load_model(folder, make_plan().training, load_tokenizer(folder))
     trained = adapted.trainable_parameters
     assert work_of_model(adapted.base) == Work(4 * body + 6 * trained, 4 * hidden * vocabulary)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bart", "marian"])
+def test_of_an_encoder_decoder_each_half_works_on_its_own_tokens(tmp_path: Path, architecture: str) -> None:
+    base: Any = AutoModelForSeq2SeqLM.from_pretrained(tiny_encoder_decoder(tmp_path / "tiny", architecture))
+    get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_2_SEQ_LM"))
+    base.eval().requires_grad_(requires_grad=False)
+    batch = pad_pairs([SourceTarget(list(range(5, 25)), [], given=(1,), target_ids=tuple(range(30, 37)))], 0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        target_logits(base, batch)
+    counts = counter.get_flop_counts()["Global"]
+    linear = counts[torch.ops.aten.mm] + counts.get(torch.ops.aten.addmm, 0)
+    work = work_of_model(base)
+    assert (batch.tokens, batch.predicted) == (27, 7)
+    # Frozen, a weight costs 4 operations a token: 2 forward, which torch has counted, and 2 backward.
+    assert work.of(batch.tokens, batch.predicted) == 2 * linear
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -152,6 +152,17 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Path, model: Path, kind: 
             torch.testing.assert_close(gradient, wanted[name], rtol=1e-4, atol=1e-5)
 
 
+def test_the_work_goes_by_the_tokens_of_the_answers_not_by_the_pairs(tmp_path: Path, model: Path) -> None:
+    run = prepared(around(tmp_path, model, 8, 4), plan_of({"type": "full"}, hyperparameters={"max_steps": 1}))
+    answered = sum(side.target_count for pair in run.encoded.examples for side in pair.sides)  # type: ignore[attr-defined]
+    stages.train(run)
+    done = run.result.attempt
+    assert (done.targets, done.predicted) == (8, answered)
+    assert run.work is not None
+    assert run.roofline is not None
+    assert run.roofline.flops_per_second == run.work.of(done.tokens, answered) / done.seconds
+
+
 def test_metrics_of_pairs() -> None:
     reference = torch.tensor([[-10.0, -8.0], [-6.0, -7.0], [-5.0, -5.0]])
     same = measured([reference], [reference], 0.1)

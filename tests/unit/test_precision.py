@@ -12,7 +12,7 @@ from strop.planning.presets import ARCHITECTURES, PRESETS, model_facts
 from strop.planning.resolve import resolve, resolve_training
 from strop_trainer.plan import MemoryEstimate, PlacementPlan, Precision
 from strop_trainer.precision import bytes_of, choose_precision, fp32_lacks
-from strop_trainer.roofline import work_of
+from strop_trainer.roofline import Linear, Work, work_of
 from tests.support.planning import gpu_pool_of, job_of, pool_of
 
 GIB = 1 << 30
@@ -113,8 +113,12 @@ def test_quantities(quantity: str, size: int) -> None:
 
 
 def test_frozen_weights_cost_four_operations_and_trained_ones_six() -> None:
-    frozen, adapter, head = (100, False, False), (10, True, False), (50, False, True)
-    work = work_of([frozen, adapter, head])
-    assert (work.per_token, work.per_target) == (460, 200)
+    work = work_of([Linear(100, trained=False), Linear(10, trained=True), Linear(50, trained=False, last=True)])
+    assert work == Work(per_token=460, per_target=200)
     assert work.of(tokens=3, targets=2) == 3 * 460 + 2 * 200
-    assert work_of([(100, True, False), (50, True, True)]).of(1, 1) == 6 * 150
+    assert work_of([Linear(100, trained=True), Linear(50, trained=True, last=True)]).of(1, 1) == 6 * 150
+
+
+def test_a_decoder_behind_an_encoder_works_on_what_is_written_alone() -> None:
+    work = work_of([Linear(100, trained=True), Linear(10, trained=True, writes=True)])
+    assert work.of(tokens=30, targets=4) == 6 * (26 * 100 + 4 * 10)

@@ -41,7 +41,12 @@ class Batch:
 
     @property
     def targets(self) -> int:
-        """N."""
+        """What the loss is a mean over: N."""
+        return self.predicted
+
+    @property
+    def predicted(self) -> int:
+        """N: what the output layer runs on."""
         return int(self.labels.numel())
 
     def to(self, device: Any) -> Self:

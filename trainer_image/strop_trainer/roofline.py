@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ SIDE: Final = {CPU: 1024}
 ACCELERATOR_SIDE: Final = 8192
 SECONDS: Final = 0.06
 ROUNDS: Final = 3
+_OF_THE_SOURCE: Final = re.compile(r"(EncDecAttention|encoder_attn)\.(k|v)(_proj)?(\.|$)")
+"""Keys and values that a decoder makes of what the encoder has read: names of T5's, and of BART's and Marian's."""
 
 
 def matmul_rate(precision: Precision, device: str) -> float:
@@ -57,59 +60,80 @@ class Work:
     """What the matrix products of a model cost in training, in floating-point operations."""
 
     per_token: int
-    """Of the layers, for each token that is read."""
+    """Of the layers that read all tokens, for each of them."""
     per_target: int
     """Of the output layer, which runs on tokens with a target alone."""
+    per_written: int = 0
+    """Of a decoder behind an encoder, which reads the tokens with a target; the encoder reads the others."""
 
     def of(self, tokens: int, targets: int) -> int:
-        """Return the operations for so many tokens and targets."""
-        return self.per_token * tokens + self.per_target * targets
+        """Return the operations for so many tokens, and so many of them with a target."""
+        read = tokens - targets if self.per_written else tokens
+        return self.per_token * read + (self.per_target + self.per_written) * targets
 
 
-def work_of(linear: Iterable[tuple[int, bool, bool]]) -> Work:
-    """Return the work of a model.
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer."""
+
+    weights: int
+    trained: bool
+    last: bool = False
+    """It is the output layer."""
+    writes: bool = False
+    """It is of a decoder behind an encoder, and reads what that writes."""
+
+
+def work_of(layers: Iterable[Linear]) -> Work:
+    """Return the work of a model of such layers.
 
     A weight that is trained costs 6 operations a token: 2 forward, 2 for the gradient of its input, 2 for its own
     (Kaplan et al. 2020, §2.1: 6N). One that is frozen costs 4, since its own gradient is not computed: LoRA's 4N, and 6
     for each weight of the adapter (Schulman et al. 2025, LoRA Without Regret, "Compute efficiency"). As in the model
     FLOPs utilisation of Chowdhery et al. 2022 (PaLM, appendix B), what is computed twice to save memory does not count.
     Attention's own products are left out: at the lengths of most rows they are a few per cent.
-
-    Args:
-        linear: of each linear layer its weights, whether they are trained, and whether it is the output layer.
     """
-    layers = head = 0
-    for weights, trained, last in linear:
-        cost = (6 if trained else 4) * weights
-        if last:
-            head += cost
+    read = last = written = 0
+    for layer in layers:
+        cost = (6 if layer.trained else 4) * layer.weights
+        if layer.last:
+            last += cost
+        elif layer.writes:
+            written += cost
         else:
-            layers += cost
-    return Work(layers, head)
+            read += cost
+    return Work(read, last, written)
 
 
-def work_of_model(model: Any) -> Work | None:
-    """Return the work of a transformers model, adapter included; None with an encoder and a decoder.
+def work_of_model(model: Any) -> Work:
+    """Return the work of a transformers model, adapter included.
 
-    There, which tokens go through which half is not counted.
+    Where an encoder and a decoder put out labels, both read all tokens.
     """
-    return None if model.config.is_encoder_decoder else work_of(linear_layers(model))
+    return work_of(linear_layers(model))
 
 
-def linear_layers(model: Any) -> list[tuple[int, bool, bool]]:
-    """Return weights, whether they are trained, and whether it is the output layer, of a model's linear layers."""
-    from torch.nn import Linear  # noqa: PLC0415 - seconds
+def linear_layers(model: Any) -> list[Linear]:
+    """Return the linear layers of a transformers model."""
+    from torch import nn  # noqa: PLC0415 - seconds
     from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
 
     last = model.get_output_embeddings()
+    writing = _writing(model) if model.config.is_encoder_decoder and last is not None else set()
     found = []
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, nn.Linear):
             # By its sides: 4-bit weights lie there packed, and ZeRO deals weights out.
             weights = module.in_features * module.out_features
         elif isinstance(module, Conv1D):
             weights = module.nx * module.nf
         else:
             continue
-        found.append((weights, bool(module.weight.requires_grad), module is last))
+        found.append(Linear(weights, bool(module.weight.requires_grad), module is last, module in writing))
     return found
+
+
+def _writing(model: Any) -> set[Any]:
+    """Return the modules of a decoder that read its own tokens: not its keys and values of the source."""
+    decoder = model.get_decoder()
+    return {module for name, module in decoder.named_modules() if not _OF_THE_SOURCE.search(name)}

@@ -64,7 +64,7 @@ class Run:
     peak_rate: float = 0.0
     """Operations a second of a matrix product in the plan's precision, of all ranks together, as measured here."""
     work: Work | None = None
-    """What training costs in such operations; None where that is not known."""
+    """What training costs in such operations; None before it begins."""
     result: TrainResult = field(init=False)
     loading_peak_bytes: int = 0
     """The most memory of this process before training."""
@@ -82,11 +82,11 @@ class Run:
 
     @property
     def roofline(self) -> Roofline | None:
-        """How near training came to what this machine can do; None where the work is not known, or none was done."""
+        """How near training came to what this machine can do; None where no work was done."""
         done = self.result.attempt
         if self.work is None or not done.seconds or not self.peak_rate:
             return None
-        rate = self.work.of(done.tokens, done.targets) / done.seconds
+        rate = self.work.of(done.tokens, done.predicted) / done.seconds
         return Roofline(flops_per_second=rate, peak_flops_per_second=self.peak_rate)
 
     def leave_out_onnx(self) -> None:

@@ -38,12 +38,15 @@ class StepEnd:
     loss_sum: float = 0.0
     """Over the target tokens, nats."""
     targets: int = 0
+    """What the loss is a mean over."""
     tokens: int = 0
     seconds: float = 0.0
     norm: float = 0.0
     """Of the last step's gradient, before clipping."""
     learning_rate: float = 0.0
     """Of the last step."""
+    predicted: int = 0
+    """Tokens that the output layer ran on."""
 
     def then(self, later: StepEnd) -> StepEnd:
         """Return both together."""
@@ -54,6 +57,7 @@ class StepEnd:
             self.seconds + later.seconds,
             later.norm,
             later.learning_rate,
+            self.predicted + later.predicted,
         )
 
 
@@ -147,8 +151,10 @@ class Trainer:
         parts = micro_batches(rows, plan.micro_batch_size, packed=self.packed, tokens=self.pass_tokens)
         passes = [(micro, self.make_batch(part), counts) for micro, part, counts in deal(parts, team)]
         counted = [batch for _, batch, counts in passes if counts]
-        sums = team.sum(sum(batch.targets for batch in counted), sum(batch.tokens for batch in counted))
-        targets, tokens = (int(value) for value in sums)
+        sums = team.sum(
+            *(sum(getattr(batch, name) for batch in counted) for name in ("targets", "tokens", "predicted"))
+        )
+        targets, tokens, predicted = (int(value) for value in sums)
         if team.joined:
             seed_step(plan.seed, step, team.rank)
         loss_sum = 0.0
@@ -165,7 +171,7 @@ class Trainer:
                 f"{plan.learning_rate:g} is needed"
             )
         rate, norm = state.learning_rate, state.step()
-        return StepEnd(loss_sum, targets, tokens, time.perf_counter() - begin, norm, rate)
+        return StepEnd(loss_sum, targets, tokens, time.perf_counter() - begin, norm, rate, predicted)
 
     def _log(self, done: int, schedule: Schedule, window: StepEnd, tokens: int, remaining: float) -> None:
         loss, speed, memory = window.loss_sum / window.targets, window.tokens / window.seconds, resident_bytes()
