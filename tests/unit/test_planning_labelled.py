@@ -18,7 +18,7 @@ def plan_of(**changes: object) -> TrainingPlan:
 def test_an_encoder_gets_an_encoders_values() -> None:
     plan = plan_of(task="text-classification", model__source="pvc://models/bert")
     found = plan.hyperparameters
-    assert (found.learning_rate, found.max_length, found.precision) == (5e-4, 256, "fp32")
+    assert (found.learning_rate, found.max_length, found.precision) == (5e-4, 256, "auto")
     assert not found.packing
     assert not found.gradient_checkpointing
     assert plan.artifact.onnx == ["fp32"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.api.finetunejob import ModelSpec
+from strop.api.finetunejob import ModelSpec, ResourcesSpec
 from strop.planning.chooser import Chooser
 from strop.planning.memory import (
     activation_bytes,
@@ -22,7 +22,7 @@ from strop.planning.memory import (
 )
 from strop.planning.presets import ModelFacts, Shape, model_facts
 from strop.planning.quantities import GIB
-from strop.planning.resolve import resolve_training
+from strop.planning.resolve import needs_of, resolve_training
 from strop_trainer.batches import micro_batches
 from strop_trainer.plan import CPU_PASS_TOKENS, MemoryEstimate, MethodType, TrainingPlan
 from strop_trainer.tasks.base import Example
@@ -322,6 +322,25 @@ def test_the_work_volume_holds_the_export_the_checkpoints_and_a_model_fetched() 
 def test_the_estimate_covers_what_was_measured_and_not_much_more(fields: dict[str, Any], seen: float) -> None:
     # Peak resident GiB of three steps of SmolLM2-135M with rows of 1024 tokens with a target each.
     assert seen <= estimate(**ONE_ROW | fields).total / GIB <= 1.5 * seen
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "seen"),
+    [("lora", "bf16", 1.49), ("lora", "fp32", 1.33), ("full", "bf16", 1.66), ("full", "fp32", 1.54)],
+)
+def test_what_labels_take_in_either_precision_is_covered(method: str, precision: str, seen: float) -> None:
+    # Peak resident GB of 80 steps of all-MiniLM-L6-v2 (22M) on rows of up to 64 tokens.
+    model = {"source": "pvc://models/minilm", "parameters": "22M"}
+    job = job_of(
+        task="text-classification",
+        model=model,
+        method__type=method,
+        training={"precision": precision, "maxLength": 64},
+    )
+    facts = model_facts(job.spec.model)
+    found = needs_of(ResourcesSpec(), facts, resolve_training(job.spec, facts, Chooser()))
+    assert found.pod is not None
+    assert seen <= found.pod / 1e9 <= 1.5 * seen
 
 
 def test_a_plain_job_is_estimated_between_what_short_and_the_longest_rows_take() -> None:

@@ -97,7 +97,7 @@ class TrainingDocument(PlanModel):
     precision: Precision | None = None
     """That it was computed in, where the plan says auto as well."""
     roofline: Roofline | None = None
-    """Of the last attempt; null where the work of the model is not known."""
+    """Of the last attempt; null where it had nothing left to do."""
     peak_bytes: int
     """Memory of rank 0, all stages included."""
     ranks: list[RankUse] = []

@@ -390,8 +390,7 @@ class TrainingSpec(ApiModel):
     precision: Literal["auto", "bf16", "fp32", "fp16"] | None = Field(
         default=None,
         description="Compute precision; auto: bf16, or fp32 where a CPU is faster in it and the pod has the memory, as "
-        "is measured before training. Left out: auto; fp32 for tasks of labels by models up to 1B parameters or of "
-        "unknown size.",
+        "is measured before training, or where an accelerator has no bf16. Left out: auto.",
     )
     gradient_checkpointing: bool | None = Field(
         default=None,

@@ -19,7 +19,6 @@ from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.labelled import (
     PACKING,
-    PRECISION,
     label_learning_rate,
     question_learning_rate,
 )
@@ -91,15 +90,9 @@ def resolve_hyperparameters(
     precision: Precision = pick(
         "training.precision",
         given.precision,
-        *(
-            PRECISION
-            if labels and (facts.parameters is None or facts.parameters <= _SMALL_MODEL)
-            else (
-                "auto",
-                "bf16, or fp32 where a CPU without bf16 is faster in it and the pod has the memory: measured when "
-                "training begins, so that the plan is the same anywhere",
-            )
-        ),
+        "auto",
+        "bf16, or fp32 where a CPU without bf16 is faster in it and the pod has the memory, or an accelerator has no "
+        "bf16: found out when training begins, so that the plan is the same anywhere",
     )
     gradient_checkpointing = pick(
         "training.gradientCheckpointing", given.gradient_checkpointing, *_checkpointing(method, facts, labels=labels)

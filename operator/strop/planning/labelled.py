@@ -8,10 +8,9 @@ from strop.api.finetunejob import FineTuneJobSpec
 from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.methods import learning_rate_of
 from strop.planning.presets import ModelFacts
-from strop_trainer.plan import LORA_METHODS, OnnxPrecision, Precision
+from strop_trainer.plan import LORA_METHODS, OnnxPrecision
 
 PACKING: Final = (False, "rows are padded: each has outputs of its own")
-PRECISION: Final[tuple[Precision, str]] = ("fp32", "encoders are small, and a new head starts from small differences")
 ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32"], "exact; int8 is a quarter of the size")
 ANSWER_ONNX: Final[tuple[list[OnnxPrecision], str]] = (["fp32", "int8"], "of a model with an encoder")
 _LORA_RATE: Final = (5e-4, "as LoRA's for RoBERTa (Hu et al. 2021, table 9); encoders have no presets")
