@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from strop_trainer.documents import TrainingDocument
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.export.genai import ROPE_TYPES, architecture_of, check_exportable, export_onnx, rope_type_of
@@ -25,6 +26,7 @@ from strop_trainer.plan import ProofPlan
 from strop_trainer.proof import ProofRow, prove
 from strop_trainer.sources.model_folder import check_model_folder
 from tests.support.models import tiny_llama
+from tests.support.training import Surroundings, make_plan
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -85,6 +87,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("smollm3", {}),
 }  # fmt: skip
 """What sets a family apart, small: windows, scaled positions and heads so that a row of 61 tokens feels them."""
+TRAINED = ("gemma-3", "granite", "llama-3", "mistral", "phi-4", "qwen-2.5", "qwen-3", "smollm3")
+"""One of each architecture goes all the way; of the others, which differ in a few numbers, an adapter is made up."""
 IDS = list(range(40, 60))
 
 
@@ -151,8 +155,29 @@ def test_an_adapter_with_broken_weights_is_not_merged(tmp_path: Path) -> None:
         merge_adapter(base, tmp_path / "adapter", tmp_path / "merged")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_that_is_offered_is_tuned_merged_exported_and_proven(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", TRAINED)
+def test_a_family_of_each_architecture_is_trained_merged_exported_and_proven(family: str, tmp_path: Path) -> None:
+    around = Surroundings(tmp_path)
+    around.write_rows()
+    architecture, own = FAMILIES[family]
+    tiny_llama(around.volumes / "models" / "tiny", architecture=architecture, **own)
+    # In 4 bits a model of 0.1 million weights keeps its perplexity, and now and then takes another token.
+    artifact = {"onnx": ["fp32", "int4"], "proof": {"metric_drop": 1.0}}
+    ended = around.run(make_plan(hyperparameters={"max_steps": 16}, artifact=artifact))
+    assert ended.code == 0, ended.output + ended.errors
+    version = around.registry / "tuned" / "1"
+    told = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
+    before, after = (metrics["eval_loss"] for metrics in (told.metrics_base, told.metrics_tuned))
+    assert before is not None
+    assert after is not None
+    assert after < before - 0.5
+    results = json.loads((version / "proof.json").read_text())["results"]
+    assert [(entry["precision"], entry["passed"]) for entry in results] == [("fp32", True), ("int4", True)]
+    assert results[0]["maxLogitDifference"] < 1e-4
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in TRAINED])
+def test_each_other_family_is_merged_exported_and_proven_with_an_adapter(family: str, tmp_path: Path) -> None:
     architecture, own = FAMILIES[family]
     base = tiny_llama(tmp_path / "base", architecture=architecture, **own)
     check_exportable(base)
@@ -173,6 +198,7 @@ def test_all_architectures_that_are_offered_are_tried(tmp_path: Path) -> None:
     for name, (architecture, own) in FAMILIES.items():
         folder = tiny_llama(tmp_path / name, architecture=architecture, **own)
         tried.add((architecture_of(folder), rope_type_of(folder)))
+    assert {FAMILIES[name][0] for name in TRAINED} == {architecture for architecture, _ in FAMILIES.values()}
     assert tried == {(name, kind) for name, kinds in ROPE_TYPES.items() for kind in kinds}
 
 

@@ -24,7 +24,7 @@ from tests.support.training import Ended, Surroundings, make_plan
 pytestmark = pytest.mark.trainer
 
 LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 1e-3}
-"""Of the loss on held-out rows, nats: what sums in another order may make of it."""
+"""Of the loss on held-out rows, nats: what sums in another order may make of it; 5e-7 and 1.2e-4 seen."""
 WEIGHT_TOLERANCE = 1e-3
 """Of the norm of what is trained."""
 
@@ -87,8 +87,12 @@ def check_as_one(alone: Surroundings, shared: Surroundings, strategy: str, **cha
     published = reports[0].message.published
     assert published is not None
     for name, expected in one.message.published.metrics_tuned.items():
-        tolerance = LOSS_TOLERANCE[precision] if name == "eval_loss" else 0.1
-        assert published.metrics_tuned[name] == pytest.approx(expected, abs=tolerance, rel=0.01)
+        tolerance = LOSS_TOLERANCE[precision]
+        if name == "perplexity":  # the loss's exponential
+            close = pytest.approx(expected, rel=tolerance, abs=0)
+        else:
+            close = pytest.approx(expected, rel=0, abs=tolerance if name == "eval_loss" else 0.1)
+        assert published.metrics_tuned[name] == close
     assert difference(trained(alone), trained(shared)) < WEIGHT_TOLERANCE
     document = TrainingDocument.model_validate_json((shared.registry / "tuned" / "1" / "training.json").read_bytes())
     assert [memory.rank for memory in document.ranks] == [0, 1]
@@ -126,8 +130,14 @@ def test_zero_of_one_rank_trains_what_one_process_does(tmp_path: Path, model: Pa
     assert difference(trained(alone), trained(zero)) < WEIGHT_TOLERANCE
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero-3"])
-def test_two_ranks_train_an_encoder_as_one_does(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "method", "precision"),
+    [("ddp", FULL, "fp32"), ("zero-3", {"method": {"lora": LORA}}, "bf16")],
+    ids=["ddp", "zero-3"],
+)
+def test_two_ranks_train_an_encoder_as_one_does(
+    tmp_path: Path, strategy: str, method: dict[str, Any], precision: str
+) -> None:
     alone, shared = Surroundings(tmp_path / "alone"), Surroundings(tmp_path / "shared")
     rows = [
         {"text": f"the {colour} fox {number}", "label": colour} for number in range(6) for colour in ("red", "blue")
@@ -136,8 +146,8 @@ def test_two_ranks_train_an_encoder_as_one_does(tmp_path: Path, strategy: str) -
         write_jsonl(around.volumes / "data" / "train.jsonl", rows)
         write_jsonl(around.volumes / "data" / "held.jsonl", rows[:4])
         tiny_encoder(around.volumes / "models" / "tiny", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    unpacked = {"packing": False, "learning_rate": 1e-3}
-    check_as_one(alone, shared, strategy, task="text-classification", **{**FULL, "hyperparameters": unpacked})
+    numbers = {"packing": False, "learning_rate": 1e-3, "precision": precision}
+    check_as_one(alone, shared, strategy, task="text-classification", **{**method, "hyperparameters": numbers})
 
 
 def children(pid: int) -> list[int]:

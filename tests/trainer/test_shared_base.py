@@ -15,11 +15,12 @@ import torch
 import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from strop_trainer import registry
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.export.genai import export_onnx
+from strop_trainer.export.genai import ARCHITECTURES, export_onnx
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.shared_base import adapted_layers, build_base, builder, write_adapter
 from strop_trainer.heads.causal import largest
@@ -68,10 +69,21 @@ def genai_logits(model: Any, adapters: Any, name: str | None) -> Any:
     return np.array(generator.get_logits()).reshape(-1, 512)[-1]
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3"])
-def test_two_adapters_are_switched_on_one_loaded_base(family: str, tmp_path: Path) -> None:
-    own = {"original_max_position_embeddings": 512} if family == "phi3" else {}  # one matrix for q, k and v
-    base = tiny_llama(tmp_path / "base", architecture=family, **own)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"sliding_window": 12, "query_pre_attn_scalar": 16, "layers": 6},
+    "granite": {},
+    "llama": {},
+    "mistral": {"sliding_window": 12},
+    "phi3": {"original_max_position_embeddings": 512},  # one matrix for q, k and v
+    "qwen2": {},
+    "qwen3": {},
+    "smollm3": {},
+}
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_two_adapters_are_switched_on_one_loaded_base(architecture: str, tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base", architecture=architecture, **FAMILIES[architecture])
     small = adapter_for(base, tmp_path / "small", r=4, lora_alpha=16)
     large = adapter_for(base, tmp_path / "large", r=24, lora_alpha=8, use_rslora=True)
     build_base(base, small, tmp_path / "graph", "fp32")
@@ -86,6 +98,12 @@ def test_two_adapters_are_switched_on_one_loaded_base(family: str, tmp_path: Pat
     for name in ("small", "large", None, "small"):
         assert np.abs(genai_logits(model, adapters, name) - expected[name]).max() < 1e-5, name
     assert np.abs(expected["small"] - expected["large"]).max() > 1e-2
+
+
+def test_all_architectures_that_are_offered_are_tried() -> None:
+    # As transformers names the class of weights, of which the builder knows some.
+    tried = {MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[architecture] for architecture in FAMILIES}
+    assert tried == ARCHITECTURES
 
 
 def test_the_graph_is_the_same_for_any_adapter_of_the_same_layers(tmp_path: Path) -> None:
