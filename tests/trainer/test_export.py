@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from strop_trainer.documents import TrainingDocument
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.export.genai import ROPE_TYPES, architecture_of, check_exportable, export_onnx, rope_type_of
+from strop_trainer.export.exportable import ROPE_TYPES, architecture_of, check_exportable, rope_type_of
+from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.runners import LogitsRunner, model_file, weight_precision
 from strop_trainer.export.shared_base import build_base
@@ -314,7 +315,7 @@ def test_exporting_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_whether_a_model_can_be_exported_is_told_without_torch(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     script = (
-        "import sys; from pathlib import Path; from strop_trainer.export.genai import check_exportable\n"
+        "import sys; from pathlib import Path; from strop_trainer.export.exportable import check_exportable\n"
         f"check_exportable(Path({str(tmp_path)!r}))\n"
         "print([name for name in ('torch', 'transformers', 'onnx') if name in sys.modules])"
     )

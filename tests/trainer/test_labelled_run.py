@@ -22,6 +22,7 @@ from strop_trainer.heads.encoder import EncoderHead
 from strop_trainer.heads.encoder_model import load_with_head
 from strop_trainer.heads.merged import hold_merged
 from strop_trainer.methods.ia3 import ia3_config
+from strop_trainer.model_checks import check_model
 from strop_trainer.registry import verify
 from strop_trainer.sources.model_folder import check_model_folder
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
@@ -291,9 +292,8 @@ def test_an_encoder_is_refused_tokens_in_front_of_a_row(tmp_path: Path, method: 
     tiny_encoder(tmp_path / "bert")
     model = check_model_folder(tmp_path / "bert", "pvc://models/bert", chat=False)
     plan = plan_for("question-answering", method={"type": method, "virtual_tokens": 4}, artifact={"onnx": []})
-    run: Any = SimpleNamespace(plan=plan)
     with pytest.raises(TrainerError) as refused:
-        EncoderHead(ExtractiveQaTask()).check_model(run, model)
+        check_model(plan.training, ExtractiveQaTask(), model)
     assert refused.value.exit_code == ExitCode.BAD_CONFIGURATION
     assert refused.value.message == (
         f"method.type: found {method}, allowed for question-answering with a head for labels: lora, qlora, dora, ia3, "
@@ -333,9 +333,9 @@ def test_an_encoder_that_is_asked_is_refused_a_gate_or_precision_that_it_cannot_
     model = check_model_folder(tmp_path / "bert", "pvc://models/bert", chat=False)
 
     def refusal(**changes: Any) -> str:
-        run: Any = SimpleNamespace(plan=plan_for("question-answering", **changes))
+        plan = plan_for("question-answering", **changes)
         with pytest.raises(TrainerError) as refused:
-            EncoderHead(ExtractiveQaTask()).check_model(run, model)
+            check_model(plan.training, ExtractiveQaTask(), model)
         return refused.value.message
 
     assert refusal(evaluation={"maximum": {"perplexity": 9.0}}) == (

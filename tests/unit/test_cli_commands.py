@@ -84,6 +84,16 @@ def model_folder(tmp_path: Path) -> Path:
     return folder
 
 
+CONFIGS = {
+    name: json.dumps({"model_type": name, "architectures": [architecture], "max_position_embeddings": 128})
+    for name, architecture in {
+        "bert": "BertForMaskedLM",
+        "falcon": "FalconForCausalLM",
+        "llama": "LlamaForCausalLM",
+    }.items()
+}
+
+
 def states(data: Path) -> list[Path]:
     return sorted(data.glob("work/team-a/*/state"))
 
@@ -227,6 +237,93 @@ def test_validate_data_checks_pairs(strop: Strop, tmp_path: Path) -> None:
     assert answer.code == 65
     assert "line 4: rejected: equal to chosen, expected another answer" in answer.err
     assert "line 5: rejected: missing; found prompt, chosen" in answer.err
+
+
+LABELLED = '{"text": "a film", "label": "good"}\n{"text": "a flop", "label": "bad"}\n' * 3 + (
+    '{"text": "a hit", "label": "good"}\n{"text": "a miss", "label": "bad"}\n'
+)
+SPANS = '{"question": "Who?", "context": "we said that he is", "answer": "he"}\n'
+SPANS += SPANS.replace("Who", "What").replace('"he"', '"is"')
+QUESTIONS = "question-answering"
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "data", "words"),
+    [
+        (
+            "bert",
+            {"task": "text-classification", "training__maxLength": 512},
+            LABELLED,
+            "training.maxLength: found 512",
+        ),
+        ("bert", {"task": QUESTIONS, "method": {"type": "prompt-tuning"}}, SPANS, "method.type: found prompt-tuning"),
+        ("bert", {"task": QUESTIONS, "output__onnx": {"precisions": ["int4"]}}, SPANS, "precisions: found int4"),
+        ("bert", {"task": QUESTIONS, "output__onnx": {"form": "adapter"}}, SPANS, "onnx.form: found adapter"),
+        ("bert", {"task": QUESTIONS, "model__chatTemplate": "{{ messages }}"}, SPANS, "model.chatTemplate: found one"),
+        ("bert", {}, None, "unsupported architecture BertForMaskedLM for task chat: no causal language model"),
+        (
+            "falcon",
+            {"output__onnx": {"enabled": True}},
+            None,
+            "found architecture FalconForCausalLM, ONNX export supports",
+        ),
+        ("llama", {"training__maxLength": 4096}, None, "found 4096, allowed: up to 128, the positions that this model"),
+        (
+            "bert",
+            {"task": "text-classification", "evaluation": {"minimum": {"f1_micro": 0.5}}},
+            LABELLED,
+            "evaluation.minimum.f1_micro: not measured of these labels",
+        ),
+        (
+            "llama",
+            {"task": QUESTIONS, "evaluation": {"minimum": {"f1": 0.5}, "generateRows": 0}},
+            SPANS,
+            "evaluation.minimum.f1: needs evaluation.generateRows of at least 1",
+        ),
+    ],
+)
+def test_validate_data_refuses_what_the_trainer_would_of_the_folder(  # noqa: PLR0917 - one a case
+    strop: Strop, tmp_path: Path, config: str, fields: dict[str, Any], data: str | None, words: str
+) -> None:
+    folder = model_folder(tmp_path)
+    (folder / "config.json").write_text(CONFIGS[config])
+    folder.rename(folder.with_name("mine"))  # that no preset knows
+    fields |= {"model__source": "pvc://base-models/mine", "model__parameters": "20M"}
+    maps = config_map() if data is None else config_map(train__jsonl=data)
+    file = write(tmp_path / "job.yaml", manifest_of(**fields), maps)
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert (answer.code, answer.out) == (78, ""), answer
+    assert words in answer.err
+
+
+def test_validate_data_cuts_a_length_that_the_job_left_open_to_the_model_s_positions(
+    strop: Strop, tmp_path: Path
+) -> None:
+    (model_folder(tmp_path) / "config.json").write_text(CONFIGS["llama"])
+    answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")
+    assert answer.code == 0, answer.err
+    assert "training.maxLength: 128 in place of 1024, the positions that this model has" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "words"),
+    [
+        (
+            '{"question": "Who?", "context": "we said that he is", "answers": {"text": ["he"], "answer_start": [3]}}\n',
+            65,
+            "line 3: answers.text[0]: 'he' is not at character 3",
+        ),
+        ('{"question": "Who?", "answer": "he"}\n', 0, "an encoder refuses them: "),
+    ],
+)
+def test_validate_data_reads_questions_as_both_kinds_where_the_model_is_not_here(
+    strop: Strop, tmp_path: Path, wrong: str, code: int, words: str
+) -> None:
+    job = manifest_of(task=QUESTIONS, model__source="hf://google-bert/bert-base-uncased")
+    file = write(tmp_path / "job.yaml", job, config_map(train__jsonl=SPANS + wrong))
+    answer = strop("validate", "--data", file)
+    assert answer.code == code, answer
+    assert words in answer.out + answer.err
 
 
 def test_validate_data_reads_questions_as_the_model_will(strop: Strop, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from strop.planning.presets import (
 )
 from strop.planning.resolve import resolve_training
 from strop_trainer.encoder_decoders import CLASSES
-from strop_trainer.export.genai import ARCHITECTURES as EXPORTED
+from strop_trainer.export.exportable import ARCHITECTURES as EXPORTED
 from strop_trainer.plan import canonical_json
 
 

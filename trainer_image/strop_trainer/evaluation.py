@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from strop_trainer.batches import Batch, target_logits
-from strop_trainer.errors import TrainerError, bad_configuration
+from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import EvaluationPlan
-from strop_trainer.tasks.base import Question, Task
+from strop_trainer.tasks.base import Question
 
 ANSWER_ROWS = 16
 """Rows that are answered in one batch."""
@@ -102,23 +102,6 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     configured = model.generation_config.eos_token_id
     found = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*found, tokenizer.eos_token_id] if token is not None})
-
-
-def check_gates(plan: EvaluationPlan, task: Task) -> None:
-    """Check that the gates name metrics that will be measured.
-
-    Raises:
-        TrainerError: one does not (exit 78).
-    """
-    needs_answers = set(task.score([""], [[""]]))
-    for bound in ("minimum", "maximum"):
-        for name in getattr(plan, bound):
-            if name not in task.metrics:
-                raise bad_configuration(
-                    f"evaluation.{bound}.{name}: unknown metric, allowed for {task.name}: {', '.join(task.metrics)}"
-                )
-            if name in needs_answers and plan.generate_rows == 0:
-                raise bad_configuration(f"evaluation.{bound}.{name}: needs evaluation.generateRows of at least 1")
 
 
 def apply_gates(metrics: dict[str, float], plan: EvaluationPlan) -> None:

@@ -60,7 +60,7 @@ class Run:
     packed: bool = field(init=False)
     set_pass: Callable[[int, int], None] = field(init=False)
     given: Plan | None = None
-    """The plan as it came, where its precision was auto, or ONNX was left out."""
+    """The plan as it came, where its precision was auto, ONNX left out, or its rows longer than the model reads."""
     peak_rate: float = 0.0
     """Operations a second of a matrix product in the plan's precision, of all ranks together, as measured here."""
     work: Work | None = None

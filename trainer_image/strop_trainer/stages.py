@@ -22,7 +22,8 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads import head_for
 from strop_trainer.heads.exports import publish_on_bases
 from strop_trainer.lengths import measure_lengths
-from strop_trainer.methods import check_experts, check_method
+from strop_trainer.methods import check_method
+from strop_trainer.model_checks import check_model, fit_length, lacks_onnx
 from strop_trainer.plan import Plan
 from strop_trainer.precision import settle_precision
 from strop_trainer.ranks.team import join
@@ -31,6 +32,7 @@ from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
 from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
+from strop_trainer.tasks.gates import check_gates, check_label_gates
 from strop_trainer.tasks.given_template import check_template
 from strop_trainer.termination import PublishedVersion
 from strop_trainer.threads import give_back_freed_memory, set_threads
@@ -44,7 +46,7 @@ def check(run: Run) -> None:
         check_template(training.model.chat_template)
     check_placement(run.plan)
     if run.task.name not in BY_MODEL:
-        evaluation.check_gates(training.evaluation, run.task)
+        check_gates(training.evaluation, run.task)
     registry.clean_staging(run.settings.registry, run.output, run.settings.job_uid)
     registry.check_writable(run.settings.registry, run.output, run.settings.job_uid)
     run.settings.work.mkdir(parents=True, exist_ok=True)
@@ -85,6 +87,7 @@ def read_rows(run: Run) -> None:
     train = [found for file in plan.train for found in sources.fetch_files(file, run.settings)]
     validation = [found for file in plan.validation for found in sources.fetch_files(file, run.settings)]
     run.dataset = run.task.read(train, validation, plan, run.plan.training.hyperparameters.seed)
+    check_label_gates(run.plan.training.evaluation, run.task, run.dataset.train)
     counts = run.dataset.statistics
     say(f"  rows: {counts.train_rows} to train, {counts.validation_rows} held out, from {', '.join(counts.files)}")
     if counts.duplicates:
@@ -102,11 +105,16 @@ def fetch_model(run: Run) -> None:
     run.model = check_model_folder(
         path, training.model.source, chat=run.task.needs_chat_template and training.model.chat_template is None
     )
-    check_experts(training.method.type, run.model)
     run.task = task_for(run.task, run.model)
     run.head = head_for(run.task)
-    run.head.check_model(run, run.model)
-    evaluation.check_gates(training.evaluation, run.task)
+    check_model(training, run.task, run.model)
+    if why := lacks_onnx(training, run.task, run.model):
+        run.leave_out_onnx()
+        say(f"  note: no ONNX is published, which the job does not ask for: {why}")
+    fitted, note = fit_length(run.plan, run.model)
+    if note:
+        run.given, run.plan = run.given or run.plan, fitted
+        say(f"  note: {note}")
     say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")
 
 

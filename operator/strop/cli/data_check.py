@@ -12,17 +12,16 @@ from strop.cli.workspace import Workspace
 from strop.planning.presets import model_facts
 from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError
-from strop_trainer.export.genai import check_exportable, export_refusal
-from strop_trainer.methods.checks import check_experts
-from strop_trainer.plan import LABEL_TASKS, DataFile, ModelSource, Plan
+from strop_trainer.model_checks import check_model, fit_length, lacks_onnx
+from strop_trainer.plan import DataFile, DatasetPlan, ModelSource, Plan
 from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
 from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset, Task
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
-from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
-from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
-from strop_trainer.tasks.gates import check_gates
+from strop_trainer.tasks.extractive_qa import COLUMNS, ExtractiveQaTask, WrongPlaceError, check_row
+from strop_trainer.tasks.files import Problems, read_file
+from strop_trainer.tasks.gates import check_label_gates
 from strop_trainer.tasks.given_template import check_template
 
 _ARCHIVES: Final = (".tar.gz", ".tgz")
@@ -55,6 +54,7 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
     if remote:
         return f"rows not checked: {', '.join(remote)} would have to be fetched"
     rows, note = _read(plan, settings)
+    check_label_gates(training.evaluation, task_named(training.task), rows.train)
     found = rows.statistics
     notes = [
         f"{count} {words}"
@@ -91,13 +91,40 @@ def _read(plan: Plan, settings: Settings) -> tuple[Dataset, str]:
         return read(task), ""
     unknown = f"as {source} is not here to tell"
     try:
-        return read(task), f"read as for a language model, {unknown}"
+        marked, refused = read(ExtractiveQaTask()), ""
     except TrainerError as error:
-        first = " ".join(line.strip() for line in error.message.splitlines()[:2])
-        try:
-            return read(ExtractiveQaTask()), f"read as for an encoder, {unknown}; as for a language model: {first}"
-        except TrainerError:
-            raise error from None
+        marked, refused = None, _first_problem(error)
+        _check_places(dataset, settings)
+    try:
+        rows = read(task)
+    except TrainerError as error:
+        if marked is None:
+            raise
+        return marked, f"read as for an encoder, {unknown}; as for a language model: {_first_problem(error)}"
+    but = f"; an encoder refuses them: {refused}" if refused else ""
+    return rows, f"read as for a language model, {unknown}{but}"
+
+
+def _check_places(dataset: DatasetPlan, settings: Settings) -> None:
+    """Refuse answers whose place is given and wrong: the rows are so, whatever kind of model reads them.
+
+    Raises:
+        TrainerError: their files and lines (exit 65).
+    """
+    problems = Problems()
+    for file in _files([*dataset.train, *dataset.validation], settings):
+        for place, row in read_file(file, COLUMNS, dataset, Problems()):
+            try:
+                check_row(row)
+            except WrongPlaceError as error:
+                problems.add(file.name, place, str(error))
+            except ValueError:
+                continue
+    problems.raise_if_any()
+
+
+def _first_problem(error: TrainerError) -> str:
+    return " ".join(line.strip() for line in error.message.splitlines()[:2])
 
 
 def _check_model(plan: Plan, settings: Settings) -> str:
@@ -110,19 +137,13 @@ def _check_model(plan: Plan, settings: Settings) -> str:
     if model.source.endswith(_ARCHIVES):
         return f"model not checked: {model.source} would have to be unpacked"
     found = _model(plan, settings)
-    check_experts(plan.training.method.type, found)
     task = task_for(task_named(plan.training.task), found)
-    check_gates(plan.training.evaluation, task)
-    if isinstance(task, EncoderDecoderTask):
-        task.check_plan(plan.training)
-    weights = f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"
-    artifact = plan.training.artifact
-    if not artifact.onnx or task.name in LABEL_TASKS or isinstance(task, EncoderDecoderTask | ExtractiveQaTask):
-        return weights
-    if artifact.onnx_required:
-        check_exportable(found.path)
-    why = export_refusal(found.path)
-    return f"{weights}; no ONNX, which the job does not ask for: {why}" if why else weights
+    check_model(plan.training, task, found)
+    _, note = fit_length(plan, found)
+    told = [f"model {found.architecture}, {found.weight_bytes / 1e6:,.0f} MB of weights"]
+    if why := lacks_onnx(plan.training, task, found):
+        told.append(f"no ONNX, which the job does not ask for: {why}")
+    return "; ".join([*told, *([note] if note else [])])
 
 
 def _is_here(model: ModelSource) -> bool:

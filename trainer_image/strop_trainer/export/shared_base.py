@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 
 from strop_trainer.errors import TrainerError, bad_configuration
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.export.genai import build, check_exportable
+from strop_trainer.export.exportable import check_exportable
+from strop_trainer.export.genai import build
 from strop_trainer.export.runners import model_file
 from strop_trainer.plan import ONNX_ADAPTER_MODULES, OnnxPrecision
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
     from strop_trainer.run import Run
-    from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Example
 
 
@@ -17,14 +16,6 @@ class Head(Protocol):
 
     generates: bool
     """Whether it is a language model, whose loss reaches all of its parameters."""
-
-    def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse a model that it cannot train or export, by its files: before torch is imported.
-
-        Raises:
-            TrainerError: the architecture is not supported (exit 78).
-        """
-        ...
 
     def prepare(self, run: Run) -> None:
         """Turn rows into tokens, load the weights and describe both in the log.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from strop_trainer.batches import Batch
     from strop_trainer.methods import LoadedModel
     from strop_trainer.run import Run
-    from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Encoded, Example, Question
 
 RELOADED_BATCHES = 4
@@ -71,17 +70,6 @@ class CausalHead:
     """What an example is, in words."""
 
     generates = True
-
-    def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse a model without ONNX export where the job asks for one; else go on without it, and say so."""
-        from strop_trainer.export.genai import check_exportable, export_refusal  # noqa: PLC0415 - knows ONNX, not torch
-
-        artifact = run.plan.training.artifact
-        if artifact.onnx_required:
-            check_exportable(model.path)
-        elif artifact.onnx and (why := export_refusal(model.path)):
-            run.leave_out_onnx()
-            say(f"  note: no ONNX is published, which the job does not ask for: {why}")
 
     def prepare(self, run: Run) -> None:
         """Load tokens and weights, and decide how rows share a forward pass."""

@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING, Any
 from strop_trainer.context import say
 from strop_trainer.device import CPU
 from strop_trainer.encoder_decoders import precisions_of
-from strop_trainer.errors import bad_configuration
 from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
 from strop_trainer.heads.merged import hold_merged
 from strop_trainer.lengths import in_words, measure_lengths
-from strop_trainer.tasks.gates import check_gates, check_measured
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
     from strop_trainer.run import Run
-    from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Example
     from strop_trainer.tasks.labelled import LabelledExample, LabelledTask, Labels, Outputs
 
@@ -47,30 +44,6 @@ class EncoderHead:
     def __init__(self, task: LabelledTask) -> None:
         self.task = task
 
-    def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse what cannot be trained or exported so."""
-        plan = run.plan.training
-        encoder_model.check_labelled_method(plan)
-        config = json.loads((model.path / "config.json").read_bytes())
-        limit = encoder_model.context_length(config)
-        if limit is not None and plan.hyperparameters.max_length > limit:
-            raise bad_configuration(
-                f"training.maxLength: found {plan.hyperparameters.max_length}, allowed: up to {limit}, the positions "
-                "that this model has"
-            )
-        check_gates(plan.evaluation, self.task)
-        if plan.model.chat_template is not None:
-            raise bad_configuration(
-                f"model.chatTemplate: found one for {model.architecture}, which reads no conversations: leave it out"
-            )
-        if plan.artifact.onnx_form is not None:
-            raise bad_configuration(
-                f"output.onnx.form: found {plan.artifact.onnx_form}, allowed for {run.model.architecture}: merged; "
-                "only models that answer in words have a base graph to share"
-            )
-        if "int4" in precisions_of(plan):
-            raise bad_configuration(f"output.onnx.precisions: found int4, allowed for {plan.task}: fp32, int8")
-
     def prepare(self, run: Run) -> None:
         """Collect the labels, turn rows into tokens, load the model with a head of its own."""
         from strop_trainer import methods  # noqa: PLC0415 - torch
@@ -82,7 +55,6 @@ class EncoderHead:
         config = json.loads((run.model.path / "config.json").read_bytes())
         tokenizer.model_input_names = encoder_model.input_names(config)
         self.labels, self.pad_id = task.labels(run.dataset.train), int(tokenizer.pad_token_id)
-        check_measured(plan.evaluation, task.measured(self.labels), "of these labels")
         run.encoded = task.tokenize(run.dataset.train, tokenizer, hyperparameters.max_length, self.labels)
         self.rows = run.dataset.validation[: plan.evaluation.max_rows]
         held = task.tokenize(self.rows, tokenizer, hyperparameters.max_length, self.labels)

@@ -18,7 +18,6 @@ from strop_trainer.tasks.rows import UnfitRowsError
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
     from strop_trainer.run import Run
-    from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Encoded
 
 
@@ -26,12 +25,6 @@ class EncoderDecoderHead(CausalHead):
     """Trained, measured and saved as a causal model; read, asked, exported and proven in its own way."""
 
     unit = "rows"
-
-    def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse what cannot be trained or exported so."""
-        del model
-        task: Any = run.task
-        task.check_plan(run.plan.training)
 
     def check_architecture(self, run: Run) -> None:
         """Do nothing: the folder's configuration has told."""

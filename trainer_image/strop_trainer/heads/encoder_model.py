@@ -12,7 +12,7 @@ from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
 from strop_trainer.methods import quantized
 from strop_trainer.methods.loading import loading_in_words
-from strop_trainer.plan import LABEL_METHODS, TrainingPlan
+from strop_trainer.plan import TrainingPlan
 from strop_trainer.tasks.labelled import Labels
 
 MAPPINGS = {
@@ -20,10 +20,6 @@ MAPPINGS = {
     "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
     "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
 }
-SHIFTED = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
-)
-"""Model types whose positions begin behind the padding token's number."""
 
 
 @dataclass(frozen=True)
@@ -33,32 +29,6 @@ class WithHead:
     model: Any
     new: tuple[str, ...]
     """Modules that are trained in full: the head, and what the folder has no weights for."""
-
-
-def check_labelled_method(plan: TrainingPlan) -> None:
-    """Refuse methods that do not go with a new head. No torch here.
-
-    Raises:
-        TrainerError: exit 78.
-    """
-    if plan.method.type not in LABEL_METHODS:
-        raise bad_configuration(
-            f"method.type: found {plan.method.type}, allowed for {plan.task} with a head for labels: "
-            f"{', '.join(LABEL_METHODS)}; tokens in front of a row are for models that answer in words"
-        )
-    if plan.method.lora is not None and plan.method.lora.initialization != "default":
-        raise bad_configuration(
-            f"method.lora.initialization: found {plan.method.lora.initialization}, allowed for {plan.task}: default"
-        )
-
-
-def context_length(config: dict[str, Any]) -> int | None:
-    """Return the tokens that a model has positions for, by its configuration; None where it does not say."""
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int):
-        return None
-    shift = (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in SHIFTED else 0
-    return positions - shift
 
 
 def input_names(config: dict[str, Any]) -> list[str]:

@@ -23,10 +23,9 @@ from strop_trainer import batches
 from strop_trainer.batches import Batch
 from strop_trainer.checkpoints import load_newest, save_checkpoint
 from strop_trainer.context import say
-from strop_trainer.errors import bad_configuration
 from strop_trainer.heads.causal import CausalHead
-from strop_trainer.heads.encoder_model import context_length
 from strop_trainer.heads.unfit import in_their_places
+from strop_trainer.model_checks import context_length
 from strop_trainer.plan import PROMPT_METHODS
 from strop_trainer.progress import Part
 from strop_trainer.tasks.preference import ANSWERS, RULES, Pair
@@ -34,7 +33,6 @@ from strop_trainer.tasks.rows import UnfitRowsError
 
 if TYPE_CHECKING:
     from strop_trainer.run import Run
-    from strop_trainer.sources.model_folder import ModelFolder
     from strop_trainer.tasks.base import Encoded, Example
 
 REFERENCE: Final = "reference"
@@ -66,12 +64,6 @@ class PreferenceHead(CausalHead):
     """DPO. Loaded, exported and proven as any causal model."""
 
     unit = "pairs"
-
-    def check_model(self, run: Run, model: ModelFolder) -> None:
-        """Refuse a plan without beta, and as any causal model's."""
-        if run.plan.training.hyperparameters.preference_beta is None:
-            raise bad_configuration("training.preferenceBeta: missing for task preference")
-        super().check_model(run, model)
 
     def encode(self, run: Run, rows: Sequence[bytes], tokenizer: Any) -> Encoded:
         """Return pairs as tokens.

@@ -15,7 +15,13 @@ from strop_trainer.tasks.prompted import PromptedTask
 
 BY_MODEL: Final = frozenset(task for task, metrics in METRICS.items() if metrics.by_model)
 """Tasks whose rows depend on the model: an encoder points at a part of the text, others answer in their own words."""
-_GENERATES: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+_GENERATES: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ModelWithLMHead", "GenerationDecoder")
+"""How transformers' classes of models that write are called."""
+
+
+def writes(model: ModelFolder) -> bool:
+    """Whether a model's architecture is one that generates text."""
+    return model.architecture.endswith(_GENERATES) or model.architecture in CLASSES.get(model.model_type, ())
 
 
 def task_for(task: Task, model: ModelFolder) -> Task:
@@ -24,8 +30,7 @@ def task_for(task: Task, model: ModelFolder) -> Task:
     Raises:
         TrainerError: an encoder-decoder model is asked for what it does not do (exit 78).
     """
-    writes = model.architecture.endswith(_GENERATES) or model.architecture in CLASSES.get(model.model_type, ())
-    if task.name in BY_MODEL and not writes:
+    if task.name in BY_MODEL and not writes(model):
         return ExtractiveQaTask()
     if not model.encoder_decoder:
         return task

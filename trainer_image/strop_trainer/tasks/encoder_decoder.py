@@ -73,7 +73,6 @@ class EncoderDecoderTask:
                 "decoder_start_token_id, with which its decoder begins"
             )
         self._start, self._forced = start, forced if isinstance(forced, int) else None
-        self._positions = settings.get("max_position_embeddings")
 
     def check_plan(self, plan: TrainingPlan) -> None:
         """Refuse a model of another kind, and what is not done with such a one.
@@ -81,10 +80,7 @@ class EncoderDecoderTask:
         Raises:
             TrainerError: field, found and allowed (exit 78).
         """
-        longest, positions = plan.hyperparameters.max_length, self._positions
         why = model_refusal(self._model_type, self._architecture) or plan_refusal(plan, self._architecture)
-        if why is None and isinstance(positions, int) and longest > positions:
-            why = f"training.maxLength: found {longest}, allowed: up to {positions}, the positions that this model has"
         if why:
             raise bad_configuration(why)
 

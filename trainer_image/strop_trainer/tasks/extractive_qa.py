@@ -36,6 +36,11 @@ BEST: Final = 20
 """Beginnings and ends of an answer that are tried in a window; as in SQuAD's usual scripts."""
 MEASURED: Final = ("eval_loss", "exact_match", "f1")
 
+
+class WrongPlaceError(ValueError):
+    """An answer is not where its row says."""
+
+
 Answer = dict[str, Any]
 """`text` and `start`, its first character in the context."""
 
@@ -200,16 +205,16 @@ def _place(context: str, name: str, text: Any, start: Any) -> Answer:
             raise ValueError(f"{name}: {shown(text)} is {found} in the context, expected once, or answer_start")
         return {"text": text, "start": context.index(text)}
     if isinstance(start, bool) or not isinstance(start, int):
-        raise ValueError(f"{name}: its answer_start is {kind(start)}, expected a whole number")  # noqa: TRY004
+        raise WrongPlaceError(f"{name}: its answer_start is {kind(start)}, expected a whole number")
     if not 0 <= start <= len(context) - len(text):
-        raise ValueError(
+        raise WrongPlaceError(
             f"{name}: characters {start} to {start + len(text)} are outside the context, which has {len(context)}"
         )
     there = context[start : start + len(text)]
     if there != text:
         near = context.find(text)
         hint = f"; it is at {near}" if near >= 0 else ""
-        raise ValueError(f"{name}: {shown(text)} is not at character {start}, found {shown(there)} there{hint}")
+        raise WrongPlaceError(f"{name}: {shown(text)} is not at character {start}, found {shown(there)} there{hint}")
     return {"text": text, "start": start}
 
 
