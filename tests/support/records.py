@@ -108,6 +108,7 @@ def make_record(metrics_file: Path, **changes: Any) -> RunRecord:
         ),
         truncated=0,
         dropped=0,
+        shortened=0,
         tokens=4000,
         target_tokens=800,
         base_fingerprint="b" * 64,

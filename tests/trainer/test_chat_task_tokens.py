@@ -1,11 +1,15 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.plan import DataFile, DatasetPlan
+from strop_trainer.sources import RowFile
 from strop_trainer.tasks.chat import ChatTask, tokenize
-from strop_trainer.tasks.rows import normal_form
+from strop_trainer.tasks.rows import UnfitRowsError, normal_form, tell_places
 from tests.support.models import smollm2, tiny_tokenizer
 
 pytestmark = pytest.mark.trainer
@@ -95,6 +99,21 @@ def test_a_template_that_refuses_a_row_names_it() -> None:
         tokenize(TURNS, tiny)
     assert caught.value.exit_code is ExitCode.BAD_DATA
     assert "Be brief." in caught.value.message
+
+
+def test_a_row_that_the_template_refuses_is_told_by_its_file_and_line(tmp_path: Path) -> None:
+    tiny = tiny_tokenizer()
+    tiny.chat_template = MISTRAL
+    rows = [{"messages": TURNS[1:3]}, {"messages": TURNS[:3]}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UnfitRowsError) as caught:
+        ChatTask().encode([normal_form(row) for row in rows], tiny, 1000)
+    dataset = DatasetPlan(train=[DataFile(source="pvc://data/rows.jsonl")])
+    told = tell_places(caught.value, ChatTask.rules, [RowFile("pvc://data/rows.jsonl", file)], dataset)
+    assert told.exit_code is ExitCode.BAD_DATA
+    assert "rows.jsonl line 2: the model's chat template refuses a row: Only user and assistant" in told.message
+    assert "line 1" not in told.message
 
 
 def test_truncation_is_counted_and_rows_with_nothing_left_are_dropped(tiny: Any) -> None:

@@ -164,10 +164,12 @@ def test_the_card_admits_what_was_not_measured(stage: Path, tmp_path: Path) -> N
 
 def test_report_and_dataset_say_how_long_the_rows_are(stage: Path, tmp_path: Path) -> None:
     lengths = measure_lengths([5, 30, 30, 70], 64)
-    write_reports(stage, make_record(tmp_path / "metrics.jsonl", lengths=lengths))
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", lengths=lengths, truncated=2, dropped=1, shortened=3))
     report = (stage / "report.html").read_text()
     assert "up to 64 (training.maxLength)" in report
     assert "1 (25.0%) exceed the maximum of 64, by 6 tokens in all." in report
+    assert "Of the training rows, 2 lost their end, 3 lost the end of their text, so that the answer is whole" in report
+    assert "1 have nothing to learn and were left out" in report
     found = json.loads((stage / "dataset.json").read_text())["lengths"]
     assert (found["median"], found["longer"], found["tokensBeyond"]) == (30, 1, 6)
     assert found["buckets"] == [

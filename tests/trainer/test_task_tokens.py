@@ -8,7 +8,7 @@ from strop_trainer.errors import TrainerError
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.chat import ChatTask, tokenize_row
 from strop_trainer.tasks.overlap import bleu_and_chrf, rouge, squad
-from strop_trainer.tasks.prompted import check_question, pair
+from strop_trainer.tasks.prompted import check_question, check_summary, pair
 from strop_trainer.tasks.rows import normal_form
 from tests.support.models import tiny_tokenizer
 
@@ -55,6 +55,32 @@ def test_a_prompt_longer_than_the_context_leaves_nothing_to_learn(tokenizer: Any
     assert max(found.lengths) > 200
     with pytest.raises(TrainerError, match="begins after the first 48 tokens"):
         task_named("instruction").encode(rows[:1], tokenizer, 48)
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("summarization", check_summary({"text": "The fox jumps. " * 40, "summary": "A fox."})),
+        (
+            "question-answering",
+            check_question({"question": "Who jumps?", "context": "The fox jumps. " * 40, "answer": "A fox."}),
+        ),
+    ],
+)
+def test_a_long_source_loses_its_end_and_not_the_answer(tokenizer: Any, task: str, row: dict[str, Any]) -> None:
+    rows, limit = [normal_form(row)], 90
+    found = task_named(task).encode(rows, tokenizer, limit)
+    assert (found.shortened, found.truncated, found.dropped) == (1, 0, 0)
+    (example,) = found.examples
+    assert limit - 8 < len(example.input_ids) <= limit
+    assert learnt(tokenizer, example) == "A fox.<|im_end|>"
+    assert found.lengths[0] > 2 * limit
+    read = tokenizer.decode(example.input_ids)
+    assert "The fox jumps. The fox jumps." in read
+    assert ("Question: Who jumps?" in read) == (task == "question-answering")
+    (question,) = task_named(task).questions(rows, tokenizer, limit, 1)
+    assert example.input_ids[: len(question.prompt_ids)] == question.prompt_ids
+    assert question.reference == "A fox."
 
 
 def test_every_token_of_a_document_is_predicted_once_and_the_end_is_marked(tokenizer: Any) -> None:

@@ -32,6 +32,12 @@ def test_without_sequences_there_is_nothing_to_say() -> None:
     assert measure_lengths([], 64) is None
 
 
+def test_what_is_read_in_pieces_exceeds_nothing() -> None:
+    found = measure_lengths([5, 100], 64, in_pieces=True)
+    assert found
+    assert in_words(found).endswith("the longest 100; 1 of more than 64 are read in pieces, and nothing is lost")
+
+
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=60), st.integers(1, 5000))
 def test_each_sequence_is_in_one_bucket(lengths: list[int], limit: int) -> None:
     found = measure_lengths(lengths, limit)

@@ -133,6 +133,8 @@ class DatasetDocument(PlanModel):
     """Held-out rows whose prompt is in the training rows."""
     truncated: int
     dropped: int
+    shortened: int = 0
+    """Rows whose source lost its end, so that the answer is within the maximum length."""
     tokens: int
     """Of one epoch."""
     target_tokens: int

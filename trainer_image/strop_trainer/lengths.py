@@ -31,16 +31,19 @@ class TokenLengths(PlanModel):
     """Sequences of more tokens than the maximum."""
     tokens_beyond: int
     """Tokens of theirs beyond it."""
+    in_pieces: bool = False
+    """Whether longer sequences are read in several pieces, so that nothing of them is lost."""
     buckets: list[LengthBucket]
     """By powers of two, and by the maximum where it lies between."""
 
 
-def measure_lengths(lengths: Sequence[int], max_length: int) -> TokenLengths | None:
+def measure_lengths(lengths: Sequence[int], max_length: int, *, in_pieces: bool = False) -> TokenLengths | None:
     """Return what the lengths of sequences are like; None where there are none.
 
     Args:
         lengths: tokens of each sequence before it is cut.
         max_length: tokens that one may have.
+        in_pieces: whether longer ones are read in several pieces.
     """
     if not lengths:
         return None
@@ -56,6 +59,7 @@ def measure_lengths(lengths: Sequence[int], max_length: int) -> TokenLengths | N
         max_length=max_length,
         longer=len(beyond),
         tokens_beyond=sum(beyond),
+        in_pieces=in_pieces,
         buckets=_buckets(ordered, max_length),
     )
 
@@ -68,6 +72,8 @@ def in_words(lengths: TokenLengths) -> str:
     )
     if not lengths.longer:
         return f"{text}; none is longer than the maximum of {lengths.max_length:,}"
+    if lengths.in_pieces:
+        return f"{text}; {lengths.longer:,} of more than {lengths.max_length:,} are read in pieces, and nothing is lost"
     return f"{text}; {lengths.longer:,} ({lengths.longer / lengths.sequences:.1%}) exceed the maximum of " + (
         f"{lengths.max_length:,}, by {lengths.tokens_beyond:,} tokens in all"
     )

@@ -26,6 +26,8 @@ class RunRecord:
     """Sequences that lost their end to the maximum length."""
     dropped: int
     """Sequences that had nothing left to learn."""
+    shortened: int
+    """Rows whose source lost its end, so that the answer is within the maximum length."""
     tokens: int
     """Of one epoch."""
     target_tokens: int

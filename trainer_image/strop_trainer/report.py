@@ -157,6 +157,7 @@ def dataset_document(record: RunRecord) -> DatasetDocument:
         leaked_prompts=counts.leaked_prompts,
         truncated=record.truncated,
         dropped=record.dropped,
+        shortened=record.shortened,
         tokens=record.tokens,
         target_tokens=record.target_tokens,
         lengths=record.lengths,
@@ -238,6 +239,7 @@ def render_html(
         training=training,
         dataset=record.dataset,
         capacity=capacity_note(record.plan.training, record.trainable_parameters, record.target_tokens),
+        lost=lost_in_words(record),
         lengths=record.lengths,
         lengths_in_words=in_words(record.lengths) if record.lengths else "",
         proofs=proof.results,
@@ -246,6 +248,16 @@ def render_html(
         stages=[(name, seconds, seconds / total) for name, seconds in record.stage_seconds.items()],
         curves=Markup(loss_curves(metrics)),  # noqa: S704 - drawn from numbers
     )
+
+
+def lost_in_words(record: RunRecord) -> str:
+    """Return how many training rows lost something to the maximum length; "" where none did."""
+    parts = (
+        (record.truncated, "lost their end"),
+        (record.shortened, "lost the end of their text, so that the answer is whole"),
+        (record.dropped, "have nothing to learn and were left out"),
+    )
+    return ", ".join(f"{count:,} {words}" for count, words in parts if count)
 
 
 def messages_of(sample: Sample) -> list[dict[str, str]]:

@@ -16,11 +16,13 @@ from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.heads.exports import export_each, export_on_bases
 from strop_trainer.heads.merged import hold_merged
+from strop_trainer.heads.unfit import in_their_places
 from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
 from strop_trainer.tasks.given_template import keep_given_template
 from strop_trainer.tasks.plain_template import keep_template
+from strop_trainer.tasks.rows import RowRules, UnfitRowsError
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
@@ -136,9 +138,15 @@ class CausalHead:
         """Return rows as tokens.
 
         Raises:
-            TrainerError: some cannot be learnt from (exit 65).
+            TrainerError: some cannot be learnt from, with their files and places (exit 65).
         """
-        return run.task.encode(rows, tokenizer, run.plan.training.hyperparameters.max_length)
+        try:
+            return run.task.encode(rows, tokenizer, run.plan.training.hyperparameters.max_length)
+        except UnfitRowsError as error:
+            rules: RowRules | None = getattr(run.task, "rules", None)
+            if rules is None:
+                raise
+            raise in_their_places(run, error, rules) from None
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
         """Return one forward pass over rows, packed or padded."""
@@ -399,10 +407,12 @@ def _describe(run: Run, pass_tokens: int | None, unit: str) -> None:
         f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} {unit}, {encoded.target_tokens:,} "
         f"({encoded.target_tokens / encoded.tokens:.0%}) of them learnt"
     )
-    if lengths := measure_lengths(encoded.lengths, plan.max_length):
+    if lengths := measure_lengths(encoded.lengths, plan.max_length, in_pieces=encoded.in_pieces):
         say(f"  lengths: {in_words(lengths)}")
     if encoded.truncated:
         say(f"  note: {encoded.truncated} {unit} are longer than {plan.max_length} tokens and lose their end")
+    if encoded.shortened:
+        say(f"  note: {encoded.shortened} texts lose their end, so that {plan.max_length} tokens hold the answer")
     if encoded.dropped:
         say(f"  note: {encoded.dropped} {unit} have nothing left to learn and are left out")
     say(

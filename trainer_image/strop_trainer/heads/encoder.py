@@ -280,10 +280,17 @@ class EncoderHead:
             several = ", any number of them a row" if self.labels.several else ""
             say(f"  labels: {len(names)}{several}: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}")  # noqa: PLR2004
         say(f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} sequences; {', '.join(new)} trained in full")
-        if lengths := measure_lengths(encoded.lengths, plan.max_length):
+        if lengths := measure_lengths(encoded.lengths, plan.max_length, in_pieces=encoded.in_pieces):
             say(f"  lengths: {in_words(lengths)}")
         if encoded.truncated:
-            say(f"  note: {encoded.truncated} rows are longer than {plan.max_length} tokens and lose their end")
+            what = (
+                f"questions are longer than {plan.max_length // 2}"
+                if encoded.in_pieces
+                else (f"rows are longer than {plan.max_length}")
+            )
+            say(f"  note: {encoded.truncated} {what} tokens and lose their end")
+        if encoded.dropped:
+            say(f"  note: {encoded.dropped} rows have nothing left to learn and are left out")
         say(
             f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
             f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"

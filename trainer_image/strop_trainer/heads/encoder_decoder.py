@@ -10,15 +10,12 @@ from strop_trainer.encoder_decoders import precisions_of
 from strop_trainer.evaluation import ANSWER_ROWS
 from strop_trainer.heads.causal import CausalHead, speed_up_adapters
 from strop_trainer.heads.exports import export_each
-from strop_trainer.heads.unfit import in_their_places
 from strop_trainer.tasks.base import Example
 from strop_trainer.tasks.encoder_decoder import SourceQuestion
-from strop_trainer.tasks.rows import UnfitRowsError
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
     from strop_trainer.run import Run
-    from strop_trainer.tasks.base import Encoded
 
 
 class EncoderDecoderHead(CausalHead):
@@ -34,18 +31,6 @@ class EncoderDecoderHead(CausalHead):
         from strop_trainer import methods  # noqa: PLC0415
 
         return methods.load_tokenizer(run.model.path, template, fast=False)
-
-    def encode(self, run: Run, rows: Sequence[bytes], tokenizer: Any) -> Encoded:
-        """Return rows as tokens.
-
-        Raises:
-            TrainerError: the model does not have the languages of some, with their files and places (exit 65).
-        """
-        task: Any = run.task
-        try:
-            return super().encode(run, rows, tokenizer)
-        except UnfitRowsError as error:
-            raise in_their_places(run, error, task.rules) from None
 
     def load(self, run: Run) -> None:
         """Load the weights and add what is trained; rows are never packed."""

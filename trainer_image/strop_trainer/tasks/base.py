@@ -90,6 +90,10 @@ class Encoded:
     """Rows longer than the maximum length."""
     dropped: int = 0
     """Rows with nothing left to learn after truncation."""
+    shortened: int = 0
+    """Rows whose source lost its end, so that the answer is within the maximum."""
+    in_pieces: bool = False
+    """Whether what is longer than the maximum is read in several pieces: nothing of it is lost."""
     tokens: int = 0
     target_tokens: int = 0
     lengths: list[int] = field(default_factory=list)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from itertools import pairwise, takewhile
 from typing import Any
 
-from strop_trainer.errors import bad_configuration, bad_data
+from strop_trainer.errors import TrainerError, bad_configuration, bad_data
+from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.conversations import COLUMNS, Messages, check_conversation
 from strop_trainer.tasks.overlap import exact_match
-from strop_trainer.tasks.rows import RowRules, read_dataset
+from strop_trainer.tasks.rows import RowRules, UnfitRowsError, read_dataset
 
 
 class ChatTask:
@@ -21,6 +22,7 @@ class ChatTask:
 
     name = "chat"
     needs_chat_template = True
+    rules: RowRules
     metrics = METRICS["chat"].names
 
     def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
@@ -36,19 +38,34 @@ class ChatTask:
         """Turn rows into tokens; longer rows lose their end.
 
         Raises:
-            TrainerError: the chat template refuses a row (exit 65), or no row has a target left.
+            UnfitRowsError: the chat template refuses rows.
+            TrainerError: no row has a target left (exit 65).
         """
-        encoded = Encoded([])
-        for ids, targets in (found for row in rows for found in tokenize_row(json.loads(row), tokenizer)):
-            encoded.lengths.append(len(ids))
-            encoded.truncated += len(ids) > max_length
-            example = Example(ids[:max_length], targets[:max_length])
-            if example.target_count == 0:
-                encoded.dropped += 1
+        encoded, unfit = Encoded([]), []
+        for normal in rows:
+            row = json.loads(normal)
+            try:
+                sequences = tokenize_row(row, tokenizer)
+            except TrainerError as error:
+                if error.exit_code != ExitCode.BAD_DATA:
+                    raise
+                unfit.append((normal, error.message.removeprefix("dataset: ")))
                 continue
-            encoded.examples.append(example)
-            encoded.tokens += len(example.input_ids)
-            encoded.target_tokens += example.target_count
+            encoded.lengths += [len(ids) for ids, _ in sequences]
+            if (fitted := self.fit(row, tokenizer, max_length)) is not row:
+                encoded.shortened += 1
+                sequences = tokenize_row(fitted, tokenizer)
+            for ids, targets in sequences:
+                encoded.truncated += len(ids) > max_length
+                example = Example(ids[:max_length], targets[:max_length])
+                if example.target_count == 0:
+                    encoded.dropped += 1
+                    continue
+                encoded.examples.append(example)
+                encoded.tokens += len(example.input_ids)
+                encoded.target_tokens += example.target_count
+        if unfit:
+            raise UnfitRowsError(unfit)
         if not encoded.examples:
             raise bad_data(
                 f"dataset: in all {len(rows)} rows the assistant begins after the first {max_length} tokens "
@@ -56,13 +73,18 @@ class ChatTask:
             )
         return encoded
 
+    def fit(self, row: dict[str, Any], tokenizer: Any, max_length: int) -> dict[str, Any]:
+        """Return a row: of a conversation, all that is in front of an answer may matter."""
+        del tokenizer, max_length
+        return row
+
     def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
         """Return the first rows whose prompt is shorter than the maximum length, asked for their last answer."""
         found: list[Question] = []
         for row in rows:
             if len(found) >= count:
                 break
-            loaded = json.loads(row)
+            loaded = self.fit(json.loads(row), tokenizer, max_length)
             messages, tools = loaded["messages"], loaded.get("tools")
             said_at = [at for at, m in enumerate(messages) if m["role"] == "assistant" and m["content"].strip()]
             if not said_at:
@@ -198,3 +220,4 @@ def prompt_of(row: bytes) -> bytes:
 
 
 RULES = RowRules("chat", COLUMNS, check_conversation, prompt_of)
+ChatTask.rules = RULES

@@ -95,7 +95,8 @@ class ExtractiveQaTask(LabelledBase):
             return_offsets_mapping=True,
         )
         kinds = found.get("token_type_ids") or [[] for _ in found["input_ids"]]
-        encoded = Encoded([], truncated=sum(q != row["question"] for q, row in zip(questions, loaded, strict=True)))
+        encoded = Encoded([], in_pieces=True)
+        encoded.truncated = sum(q != row["question"] for q, row in zip(questions, loaded, strict=True))
         windows = Counter(found["overflow_to_sample_mapping"])
         # Of a row in one window that has the row's length; the others are taken once more, whole.
         lengths = dict(zip(found["overflow_to_sample_mapping"], map(len, found["input_ids"]), strict=True))

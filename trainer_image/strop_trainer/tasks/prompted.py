@@ -13,7 +13,7 @@ from typing import Any, Final
 from strop_trainer.plan import METRICS, DatasetPlan, Task
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Question
-from strop_trainer.tasks.chat import ChatTask, prompt_of
+from strop_trainer.tasks.chat import ChatTask, prompt_of, tokenize_row
 from strop_trainer.tasks.conversations import check_messages
 from strop_trainer.tasks.files import Check, Columns, kind, shown_names
 from strop_trainer.tasks.overlap import bleu_and_chrf, exact_match, rouge, squad
@@ -22,6 +22,8 @@ from strop_trainer.tasks.rows import RowRules, read_dataset
 
 Score = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 _SUMMARIZE: Final = "Summarize:"
+_BY_TEXT: Final = "Answer the question by the text.\n\nText: "
+_QUESTION: Final = "\n\nQuestion: "
 
 LANGUAGES: Final[Mapping[str, str]] = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
@@ -62,6 +64,28 @@ class PromptedTask(ChatTask):
         """Return the first rows whose prompt is shorter than the maximum length."""
         give_template(tokenizer)
         return super().questions(rows, tokenizer, max_length, count)
+
+    def fit(self, row: dict[str, Any], tokenizer: Any, max_length: int) -> dict[str, Any]:
+        """Return a row whose source is cut so that the answer is within the maximum; the row itself where it is so.
+
+        A row without a source, or of which nothing would be left, stays as it is.
+        """
+        *before, asked, answer = row["messages"]
+        text = asked["content"]
+        begin, end = source_place(self.name, text)
+        offsets: list[tuple[int, int]] = []
+        fitted, kept = row, -1
+        while (over := max(len(ids) for ids, _ in tokenize_row(fitted, tokenizer)) - max_length) > 0:
+            if kept < 0:
+                found = tokenizer(text[begin:end], add_special_tokens=False, return_offsets_mapping=True)
+                offsets = found["offset_mapping"]
+                kept = len(offsets)
+            kept -= over
+            if kept < 1:
+                return row
+            cut = text[: begin + offsets[kept - 1][1]] + text[end:]
+            fitted = row | {"messages": [*before, asked | {"content": cut}, answer]}
+        return fitted
 
     def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Compare generated answers with the references."""
@@ -179,6 +203,15 @@ def source_and_target(task: str, row: Mapping[str, Any]) -> tuple[str, str]:
     return text.removeprefix(f"{words}\n\n") if words else text, answer["content"]
 
 
+def source_place(task: str, prompt: str) -> tuple[int, int]:
+    """Return where in a prompt the text is that a summary or an answer is taken from; nothing where there is none."""
+    if task == "summarization" and prompt.startswith(_SUMMARIZE):
+        return len(f"{_SUMMARIZE}\n\n"), len(prompt)
+    if task == "question-answering" and prompt.startswith(_BY_TEXT):
+        return len(_BY_TEXT), prompt.rindex(_QUESTION)
+    return 0, 0
+
+
 def check_question(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of question, answer and maybe a context as messages.
 
@@ -199,7 +232,7 @@ def check_question(row: dict[str, Any]) -> dict[str, Any]:
             raise ValueError("answers: empty, expected at least one answer")
         given = list(dict.fromkeys(_text(f"answers[{at}]", text) for at, text in enumerate(texts)))
     if context is not None:
-        question = f"Answer the question by the text.\n\nText: {context}\n\nQuestion: {question}"
+        question = f"{_BY_TEXT}{context}{_QUESTION}{question}"
     return pair(question, given[0]) | ({"others": given[1:]} if given[1:] else {})
 
 

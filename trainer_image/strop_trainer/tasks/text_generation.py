@@ -43,7 +43,7 @@ class TextGenerationTask:
         Raises:
             TrainerError: no document has two tokens (exit 65).
         """
-        encoded = Encoded([])
+        encoded = Encoded([], in_pieces=True)
         for row in rows:
             ids = _tokens(json.loads(row), tokenizer)
             encoded.lengths.append(len(ids))
