@@ -12,11 +12,25 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from strop_trainer.documents import ProofEntry
 from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.reference import Greedy, Reference
 from strop_trainer.heads.encoder_proof import LabelProof, label_bounds
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import Measured, ProofResult, ProofRow, bounds, complaints, measure, number, prove
+from strop_trainer.proof import (
+    Answer,
+    Measured,
+    ProofResult,
+    ProofRow,
+    bounds,
+    complaints,
+    measure,
+    number,
+    prove,
+    with_scores,
+)
+from strop_trainer.tasks import task_named
+from strop_trainer.tasks.base import Question
 from tests.support.models import tiny_llama, tiny_tokenizer
 from tests.support.records import MEASURED
 
@@ -73,6 +87,20 @@ def test_a_summary_says_what_each_precision_was_judged_by() -> None:
     judged = tuple(label_bounds("int8", 2.0, 0.97, measured, LIMITS))
     labels = LabelProof("onnx-int8", "int8", 20, 2.0, 0.97, *measured, (), (), judged).summary()
     assert labels.judged_by == ["f1 0.75 (at least 0.65)"]
+
+
+def test_what_both_answered_is_scored_by_the_task() -> None:
+    answers = (Answer("a strop", "a strop", "a strap"), Answer("yes", "no", "yes indeed"))
+    questions = [
+        Question([1], "What?", "a strop", [1], others=("a strap",)),
+        Question([1], "Is it?", "yes", [1]),
+    ]
+    found = ProofResult("onnx", "fp32", MEASURED, (), answers)
+    scored = with_scores(found, questions, task_named("question-answering").score).to_json()
+    assert scored["scores_pytorch"] == {"exact_match": 0.5, "f1": 0.5}
+    assert scored["scores_onnx"] == {"exact_match": 0.5, "f1": pytest.approx(5 / 6, abs=1e-5)}
+    assert ProofEntry.model_validate(scored).scores_onnx["exact_match"] == 0.5
+    assert with_scores(replace(found, answers=()), questions, task_named("chat").score).scores_onnx == {}
 
 
 def test_quantized_weights_may_move_logits_but_not_fp32_ones() -> None:

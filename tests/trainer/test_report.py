@@ -21,6 +21,7 @@ from strop_trainer.export.runners import AnswerRunner
 from strop_trainer.lengths import measure_lengths
 from strop_trainer.model_card import metric_rows
 from strop_trainer.plan import MethodPlan
+from strop_trainer.proof import ProofResult
 from strop_trainer.provenance import Statement
 from strop_trainer.report import library_versions, write_reports
 from strop_trainer.vllm import Verdict, judge_config
@@ -160,6 +161,16 @@ def test_the_card_admits_what_was_not_measured(stage: Path, tmp_path: Path) -> N
     assert "With 20 held-out rows, a difference of a few percent may be chance." in card
     assert "the numbers flatter the model" in card
     assert "were not measured" in card
+
+
+def test_the_report_shows_the_scores_of_what_both_wrote(stage: Path, tmp_path: Path) -> None:
+    record = make_record(tmp_path / "metrics.jsonl")
+    (proof,) = record.proofs
+    assert isinstance(proof, ProofResult)
+    scored = replace(proof, scores_pytorch={"bleu": 31.25}, scores_onnx={"bleu": 30.5})
+    write_reports(stage, replace(record, proofs=[scored]))
+    shown = "1 answers written freely, PyTorch → ONNX: bleu 31.25 → 30.5"
+    assert shown in (stage / "report.html").read_text()
 
 
 def test_report_and_dataset_say_how_long_the_rows_are(stage: Path, tmp_path: Path) -> None:

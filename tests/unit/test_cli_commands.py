@@ -265,7 +265,7 @@ QUESTIONS = "question-answering"
             "falcon",
             {"output__onnx": {"enabled": True}},
             None,
-            "found architecture FalconForCausalLM, ONNX export supports",
+            "FalconForCausalLM, ONNX export supports",
         ),
         ("llama", {"training__maxLength": 4096}, None, "found 4096, allowed: up to 128, the positions that this model"),
         (

@@ -177,6 +177,9 @@ class ProofEntry(PlanModel):
     metrics_pytorch: dict[str, float | None] = {}
     """The task's metrics, where it is one of labels."""
     metrics_onnx: dict[str, float | None] = {}
+    scores_pytorch: dict[str, float | None] = {}
+    """The task's metrics of `answers`, where it is one of words; no export is judged by so few."""
+    scores_onnx: dict[str, float | None] = {}
     chat_template: str | None = None
     """Why ONNX Runtime GenAI renders a prompt otherwise than transformers; empty where it does not, null: not tried."""
     answers: list[AnswerDocument]

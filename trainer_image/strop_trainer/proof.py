@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from strop_trainer.export.reference import Greedy, Reference, decode, run_reference
 from strop_trainer.export.runners import AnswerRunner, LogitsRunner, weight_precision
 from strop_trainer.plan import OnnxPrecision, ProofPlan
+from strop_trainer.tasks.base import Question
 from strop_trainer.termination import ProofSummary
 
+Score = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 FREE_ROWS = 2
 """Rows that are also answered freely, token by token; the others are compared position by position."""
 NOT_FINITE = "logits: found some that are not a number"
@@ -162,6 +164,9 @@ class ProofResult(Proof):
     """Why it did not pass, in words; empty where it did."""
     answers: tuple[Answer, ...] = ()
     judged_by: tuple[Bound, ...] = ()
+    scores_pytorch: Mapping[str, float] = field(default_factory=dict)
+    """The task's metrics of `answers`; empty where it has none."""
+    scores_onnx: Mapping[str, float] = field(default_factory=dict)
     template: str | None = None
     """Why ONNX Runtime GenAI renders a prompt otherwise than transformers; empty where it does not, None: not tried."""
 
@@ -189,6 +194,8 @@ class ProofResult(Proof):
             "judged_by": list(map(str, self.judged_by)),
             **measured,
             "perplexity_ratio": number(self.measured.perplexity_ratio),
+            "scores_pytorch": {name: number(value) for name, value in self.scores_pytorch.items()},
+            "scores_onnx": {name: number(value) for name, value in self.scores_onnx.items()},
             "chat_template": self.template,
             "answers": [asdict(answer) for answer in self.answers],
         }
@@ -302,6 +309,25 @@ def judge(  # noqa: PLR0917 - both sides, and what they are held to
         for row, text, tokens in zip(rows, reference.texts, free, strict=False)
     ]
     return ProofResult(artifact, precision, measured, tuple(reasons), tuple(answers), judged_by)
+
+
+def with_scores(result: ProofResult, questions: Sequence[Question], score: Score) -> ProofResult:
+    """Return a proof with the task's metrics of what both models answered freely.
+
+    Args:
+        result: of an export.
+        questions: held-out rows, the answered ones among them.
+        score: answers, right ones of each → metrics.
+    """
+    right = {question.reference: question.references for question in questions}
+    references = [right.get(answer.reference, (answer.reference,)) for answer in result.answers]
+    if not references:
+        return result
+    return replace(
+        result,
+        scores_pytorch=score([answer.pytorch for answer in result.answers], references),
+        scores_onnx=score([answer.onnx for answer in result.answers], references),
+    )
 
 
 def not_run(artifact: str, precision: OnnxPrecision, rows: int, error: Exception) -> ProofResult:

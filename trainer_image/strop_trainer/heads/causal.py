@@ -240,7 +240,7 @@ class CausalHead:
 
     def prove(self, run: Run) -> None:
         """Compare logits, tokens and answers."""
-        from strop_trainer.proof import Adapted, ProofRow  # noqa: PLC0415 - numpy
+        from strop_trainer.proof import Adapted, ProofRow, with_scores  # noqa: PLC0415 - numpy
         from strop_trainer.proof import prove as compare  # noqa: PLC0415
 
         plan = run.plan.training
@@ -254,7 +254,7 @@ class CausalHead:
             plan.evaluation.max_new_tokens,
             adapted=adapted,
         )
-        run.proofs += found
+        run.proofs += [with_scores(proof, run.questions, run.task.score) for proof in found]
         if why := next((proof.template for proof in found if proof.template), None):
             say(f"  note: ONNX Runtime GenAI and the chat template: {why}; let transformers render prompts")
 

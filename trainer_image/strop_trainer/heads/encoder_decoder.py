@@ -91,12 +91,14 @@ class EncoderDecoderHead(CausalHead):
     def prove(self, run: Run) -> None:
         """Compare logits, tokens and answers."""
         from strop_trainer.heads.encoder_decoder_proof import prove_encoder_decoder  # noqa: PLC0415 - numpy
+        from strop_trainer.proof import with_scores  # noqa: PLC0415
 
         plan = run.plan.training
-        run.proofs += prove_encoder_decoder(
+        found = prove_encoder_decoder(
             run.artifact("merged"),
             run.exports,
             [question for question in run.questions if isinstance(question, SourceQuestion)],
             plan.artifact.proof,
             plan.evaluation.max_new_tokens,
         )
+        run.proofs += [with_scores(proof, run.questions, run.task.score) for proof in found]
