@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from strop_trainer.errors import TrainerError
+from strop_trainer.exit_codes import ExitCode
+from strop_trainer.methods import load_model, load_tokenizer
 from strop_trainer.plan import Plan
 from strop_trainer.registry import verify
 from tests.support.models import tiny_llama
@@ -84,3 +87,16 @@ def test_a_method_from_rows_to_a_proven_version(around: Surroundings, name: str,
         tuned = published.metrics_tuned
         assert abs(tuned["eval_loss_merged"] - tuned["eval_loss"]) < 0.1
     assert "Warning" not in ended.errors, ended.errors
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens", "model.embed_tokens"])
+@pytest.mark.parametrize("field", ["target_modules", "modules_to_save"])
+def test_an_end_that_shares_its_weights_with_the_other_is_not_adapted(tmp_path: Path, field: str, layer: str) -> None:
+    method = {"lora": {**LORA, "target_modules": ["q_proj"], field: ["v_proj", layer]}}
+    plan = make_plan(method=method).training
+    tied, untied = tiny_llama(tmp_path / "tied"), tiny_llama(tmp_path / "untied", tie_word_embeddings=False)
+    name = {"target_modules": "targetModules", "modules_to_save": "modulesToSave"}[field]
+    with pytest.raises(TrainerError, match=rf"method\.lora\.{name}: found .*{layer}, which shares its") as refused:
+        load_model(tied, plan, load_tokenizer(tied))
+    assert refused.value.exit_code is ExitCode.BAD_CONFIGURATION
+    assert load_model(untied, plan, load_tokenizer(untied)).trainable_parameters

@@ -30,7 +30,7 @@ def reasoned(**fields) -> tuple[TrainingPlan, dict[str, str]]:
         ("method__lora__alpha", 8, lambda t: t.method.lora.alpha),
         ("method__lora__dropout", 0.25, lambda t: t.method.lora.dropout),
         ("method__lora__targetModules", ["q_proj"], lambda t: t.method.lora.target_modules),
-        ("method__lora__modulesToSave", ["embed_tokens"], lambda t: t.method.lora.modules_to_save),
+        ("method__lora__modulesToSave", ["norm"], lambda t: t.method.lora.modules_to_save),
         ("method__lora__useRslora", True, lambda t: t.method.lora.use_rslora),
         ("method__lora__plusRatio", 16, lambda t: t.method.lora.plus_ratio),
         ("method__lora__initialization", "pissa", lambda t: t.method.lora.initialization),

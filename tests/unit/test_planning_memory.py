@@ -72,7 +72,7 @@ def estimate(source: str = SMOLLM, *, accelerator: bool = False, **fields: Any) 
         ({"method__lora__rank": 8}, LORA_16 // 2),
         ({"method__type": "qlora"}, LORA_16),
         ({"method__type": "dora"}, LORA_16 + 30 * OUTPUTS),
-        ({"method__lora__modulesToSave": ["lm_head"]}, LORA_16 + 49152 * 576),
+        ({"method__lora__modulesToSave": ["norm"]}, LORA_16 + 49152 * 576),
         ({"method__type": "ia3"}, 30 * (2 * 192 + 1536)),
         ({"method__type": "prompt-tuning", "method__prompt__virtualTokens": 4}, 4 * 576),
         ({"method__type": "prefix-tuning", "method__prompt__virtualTokens": 4}, 30 * 4 * 2 * 192),

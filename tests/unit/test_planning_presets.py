@@ -277,3 +277,28 @@ def test_layers_that_the_model_has_not_are_refused_with_those_it_has() -> None:
         resolve_training(spec_of(phi, method={"lora": {"targetModules": ["q_proj", "o_proj"]}}), facts(phi), Chooser())
     fine = spec_of(phi, method={"lora": {"targetModules": ["self_attn.qkv_proj", "lm_head"]}})
     assert resolve_training(fine, facts(phi), Chooser()).method.lora
+
+
+@pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens"])
+@pytest.mark.parametrize(
+    ("field", "allowed"),
+    [
+        ("targetModules", "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"),
+        ("modulesToSave", "all but lm_head and embed_tokens"),
+    ],
+)
+def test_an_end_of_a_model_whose_ends_share_their_weights_is_refused(field: str, allowed: str, name: str) -> None:
+    tied, untied = "hf://HuggingFaceTB/SmolLM2-135M-Instruct", "hf://Qwen/Qwen3-8B"
+    with pytest.raises(PlanError) as refused:
+        resolve_training(spec_of(tied, method={"lora": {field: [name]}}), facts(tied), Chooser())
+    found = (
+        f"spec.method.lora.{field}: found {name}, allowed for LlamaForCausalLM: {allowed}; {name} shares its weights"
+    )
+    assert str(refused.value).startswith(found)
+    assert resolve_training(spec_of(untied, method={"lora": {field: [name]}}), facts(untied), Chooser()).method.lora
+
+
+def test_an_embedding_under_a_head_for_labels_shares_no_weights() -> None:
+    tied = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"
+    spec = spec_of(tied, task="text-classification", method={"lora": {"targetModules": ["q_proj", "embed_tokens"]}})
+    assert resolve_training(spec, facts(tied), Chooser()).method.lora

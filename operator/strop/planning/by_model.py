@@ -8,12 +8,12 @@ from strop.api import names
 from strop.api.finetunejob import FineTuneJobSpec, OutputSpec
 from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
-from strop.planning.presets import ModelFacts, has_experts, refusal_of
+from strop.planning.presets import Architecture, ModelFacts, has_experts, refusal_of
 from strop_trainer.encoder_decoders import plan_refusal, task_refusal
 from strop_trainer.plan import LABEL_TASKS, METRICS, TrainingPlan
 
-_OUTSIDE_BLOCKS: Final = ("lm_head", "embed_tokens")
-"""Layers that may be adapted as well."""
+_ENDS: Final = ("lm_head", "embed_tokens")
+"""Layers that may be adapted as well, where each has weights of its own."""
 
 
 def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
@@ -32,20 +32,12 @@ def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
         )
     if METRICS[spec.task].by_model and not facts.may_be_encoder:
         _check_gates(spec, facts)
-    lora, architecture = spec.method.lora, facts.architecture
+    architecture = facts.architecture
     if architecture is None:
         return
     if is_encoder_decoder(facts) and (why := task_refusal(spec.task, architecture.name)):
         raise PlanError(names.Reason.UNSUPPORTED, f"spec.{why} ({facts.basis})")
-    if lora is not None and lora.target_modules:
-        allowed = (*architecture.linear, *_OUTSIDE_BLOCKS)
-        wrong = [name for name in lora.target_modules if name.rpartition(".")[2] not in allowed]
-        if wrong:
-            raise PlanError(
-                names.Reason.INVALID,
-                f"spec.method.lora.targetModules: found {', '.join(wrong)}, allowed for {architecture.name}: "
-                f"{', '.join(allowed)} ({facts.basis})",
-            )
+    _check_layers(spec, facts, architecture)
     if lacks_onnx(spec, facts):
         _check_output(spec.output or OutputSpec(), spec.method.type, architecture.name)
 
@@ -66,6 +58,34 @@ def check_plan_by_model(training: TrainingPlan, facts: ModelFacts) -> None:
 def lacks_onnx(spec: FineTuneJobSpec, facts: ModelFacts) -> bool:
     """Whether the model is known to have no ONNX export for this task."""
     return facts.architecture is not None and not facts.architecture.onnx and spec.task not in LABEL_TASKS
+
+
+def _check_layers(spec: FineTuneJobSpec, facts: ModelFacts, architecture: Architecture) -> None:
+    """Refuse layers that the model lacks, and what would change both of its ends, which share their weights.
+
+    A head for labels stands in place of the output layer, and shares none.
+    """
+    lora = spec.method.lora
+    if lora is None:
+        return
+    shared = _ENDS if facts.shape is not None and facts.shape.tied and spec.task not in LABEL_TASKS else ()
+    allowed = (*architecture.linear, *(name for name in _ENDS if name not in shared))
+
+    def last(name: str) -> str:
+        return name.rpartition(".")[2]
+
+    for field, found, known, words in (
+        ("targetModules", lora.target_modules or [], allowed, ", ".join(allowed)),
+        ("modulesToSave", lora.modules_to_save or [], None, f"all but {' and '.join(shared)}"),
+    ):
+        if wrong := [name for name in found if last(name) in shared or (known and last(name) not in known)]:
+            tied = [name for name in wrong if last(name) in shared]
+            why = f"; {', '.join(tied)} shares its weights with the other end of this model" if tied else ""
+            raise PlanError(
+                names.Reason.INVALID,
+                f"spec.method.lora.{field}: found {', '.join(wrong)}, allowed for {architecture.name}: "
+                f"{words}{why} ({facts.basis})",
+            )
 
 
 def _check_gates(spec: FineTuneJobSpec, facts: ModelFacts) -> None:

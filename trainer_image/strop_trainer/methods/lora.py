@@ -11,7 +11,6 @@ from typing import Any
 from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import LoraPlan, MethodPlan
 
-EMBEDDINGS = frozenset({"lm_head", "embed_tokens", "wte", "embed_in", "embed_out", "shared"})
 STARTS = {"default": True, "pissa": "pissa_niter_16", "olora": "olora", "loftq": True}
 """By PEFT's names. PiSSA's fast singular value decomposition: 16 iterations come near the exact one (Meng et al. 2024,
 table 4), in seconds instead of minutes."""
@@ -21,15 +20,13 @@ def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -
     """Return PEFT's configuration.
 
     Raises:
-        TrainerError: a module to save shares its weights with another (exit 78).
+        TrainerError: a layer to adapt or to save shares its weights with another (exit 78): merged, or published, what
+            was learnt at one end would be in the other as well.
     """
     from peft import LoraConfig  # noqa: PLC0415 - seconds
+    from peft.tuners.tuners_utils import check_target_module_exists  # noqa: PLC0415
 
-    if base.config.tie_word_embeddings and (tied := EMBEDDINGS & set(lora.modules_to_save)):
-        raise bad_configuration(
-            f"method.lora.modulesToSave: {', '.join(sorted(tied))} shares its weights with the other end of this model"
-        )
-    return LoraConfig(
+    config = LoraConfig(
         task_type=task_type,
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -40,6 +37,27 @@ def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -
         use_dora=method.type == "dora",
         init_lora_weights=STARTS[lora.initialization],
     )
+    shared = _shared(base)
+    saved = [name for name in shared if any(name.endswith(module) for module in lora.modules_to_save)]
+    adapted = [name for name in shared if check_target_module_exists(config, name)]
+    for field, found in (("modulesToSave", saved), ("targetModules", adapted)):
+        if found:
+            raise bad_configuration(
+                f"method.lora.{field}: found {', '.join(found)}, which shares its weights with "
+                f"{', '.join(sorted({other for name in found for other in shared[name]} - set(found))) or 'the other'} "
+                "in this model, allowed: its other layers"
+            )
+    return config
+
+
+def _shared(base: Any) -> dict[str, list[str]]:
+    """Return layer → all layers of the same weights, itself included; of those alone that are not the only one."""
+    users: dict[int, list[str]] = {}
+    for name, module in base.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None:
+            users.setdefault(id(weight), []).append(name)
+    return {name: names for names in users.values() if len(names) > 1 for name in names}
 
 
 def rates(lora: LoraPlan | None, names: Iterator[str]) -> dict[str, float]:
