@@ -72,6 +72,11 @@ def evaluated(path: Path, method: str, shape: str, **changes: Any) -> Run:
     return run
 
 
+def within(difference: float | None) -> bool:
+    """Tell whether a difference was measured, and is far within what is allowed."""
+    return difference is not None and difference < 1e-4
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3"])
 def test_the_merged_model_is_what_was_trained_and_its_loss_is_reported(tmp_path: Path, method: str, shape: str) -> None:
@@ -83,9 +88,9 @@ def test_the_merged_model_is_what_was_trained_and_its_loss_is_reported(tmp_path:
     assert abs(before["eval_loss"] - run.metrics_base["eval_loss"]) > 1e-2
     assert run.merged
     assert run.merged.passed
-    for difference in (run.merged.logit_difference, run.merged.trained_difference):
-        assert difference is not None
-        assert difference < 1e-4 < run.merged.limit == 1e-3
+    assert within(run.merged.logit_difference)
+    assert within(run.merged.trained_difference)
+    assert run.merged.limit == run.merged.trained_limit == 1e-3
     assert run.reloaded
 
 
@@ -94,7 +99,7 @@ def no_magnitude(module: Any, active_adapter: str, orig_weight: Any) -> Any:
     return orig_weight + module.get_delta_weight(active_adapter)
 
 
-def other_side(self: Any, safe_merge: bool = False, adapter_names: Any = None) -> None:  # noqa: FBT001, FBT002 - PEFT's
+def other_side(self: Any, safe_merge: bool = False, adapter_names: Any = None) -> None:
     """Leave out the vectors of the MLP."""
     del safe_merge, adapter_names
     if not self.is_feedforward:
@@ -109,7 +114,9 @@ def test_a_model_that_is_merged_wrong_is_not_published(
     monkeypatch.setattr(peft.tuners.lora.variants.DoraLinearVariant, "merge_safe", staticmethod(no_magnitude))
     monkeypatch.setattr(peft.tuners.ia3.layer.Linear, "merge", other_side)
     run = evaluated(tmp_path, method, shape, artifact={"merged": False, "onnx": ["fp32"]})
-    with pytest.raises(TrainerError, match="not published, the merged model is not what was trained: logits") as refused:
+    with pytest.raises(
+        TrainerError, match="not published, the merged model is not what was trained: logits"
+    ) as refused:
         stages.export(run)
     assert refused.value.exit_code is ExitCode.PROOF_FAILED
 
@@ -120,10 +127,10 @@ def test_weights_that_training_rounds_are_told_from_a_wrong_merge(tmp_path: Path
     run = evaluated(tmp_path, "dora", shape, halved=halved, hyperparameters={"precision": "bf16"})
     stages.export(run)
     assert run.merged
-    assert (run.merged.logit_difference or 1) < 1e-4
+    assert within(run.merged.logit_difference)
     assert (run.merged.trained_difference is None) == (not halved)
     assert run.reloaded
-    assert (run.reloaded.logit_difference or 1) < 1e-4
+    assert within(run.reloaded.logit_difference)
     assert run.metrics_tuned["eval_loss_merged"] == pytest.approx(run.metrics_tuned["eval_loss"], abs=0.05)
 
 
@@ -136,7 +143,7 @@ def test_what_was_trained_on_another_base_answers_again_merged(tmp_path: Path, m
     answers = evaluation.answer(merged, load_tokenizer(run.model.path), run.questions[:3], 4)
     assert [sample.merged for sample in run.samples] == answers
     assert run.merged
-    assert (run.merged.logit_difference or 1) < 1e-4
+    assert within(run.merged.logit_difference)
     assert run.merged.trained_difference is None
     assert run.reloaded is None
 
@@ -158,7 +165,7 @@ def test_gates_hold_for_the_answers_of_the_merged_model(tmp_path: Path, monkeypa
     monkeypatch.setattr(evaluation, "answer", answer)
     run = evaluated(tmp_path, "qlora", "answers", evaluation={"minimum": {"exact_match": 0.5}})
     assert run.metrics_tuned["exact_match"] == 1.0
-    with pytest.raises(TrainerError, match="the merged model misses a metric gate .* exact_match: found 0") as missed:
+    with pytest.raises(TrainerError, match=r"the merged model misses a metric gate .* exact_match: found 0") as missed:
         stages.export(run)
     assert missed.value.exit_code is ExitCode.PROOF_FAILED
     assert missed.value.reason == "MetricGateMissed"

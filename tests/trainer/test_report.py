@@ -122,7 +122,7 @@ def test_numbers_that_are_none_do_not_break_a_document(stage: Path, tmp_path: Pa
     write_reports(stage, record)
     assert json.loads((stage / "training.json").read_text())["metricsTuned"] == {"eval_loss": None, "perplexity": None}
     assert yaml.safe_load((stage / "eval_results.yaml").read_text()) == []
-    assert [name for name, _, _ in metric_rows(record)] == ["perplexity", "eval_loss", "only_base"]
+    assert [row.name for row in metric_rows(record)] == ["perplexity", "eval_loss", "only_base"]
     assert "NaN" not in (stage / "training.json").read_text()
 
 

@@ -41,6 +41,8 @@ class SampleDocument(PlanModel):
     reference: str
     base: str
     tuned: str
+    merged: str | None = None
+    """Of the merged model, where the adapter was trained on other weights than it is merged into."""
 
 
 class BaseModelDocument(PlanModel):
@@ -196,6 +198,18 @@ class AdapterProof(PlanModel):
     """Forward passes over held-out rows that were compared."""
 
 
+class MergedProof(PlanModel):
+    """The merged model, in fp32, against the two that it is made from. Differences are as of `AdapterProof`."""
+
+    passed: bool
+    logit_difference: float | None
+    """From the adapter beside the same base."""
+    limit: float
+    trained_difference: float | None
+    """From the model that was trained; null where the weights of its base were others, be it only rounded to bf16."""
+    trained_limit: float | None
+
+
 class ProofDocument(PlanModel):
     """proof.json: each export against PyTorch in fp32, on held-out rows."""
 
@@ -203,8 +217,10 @@ class ProofDocument(PlanModel):
     limits: ProofPlan
     results: list[ProofEntry]
     adapter: AdapterProof | None = None
-    """Absent without an adapter, and where it was trained on another base than it is published for: there,
-    `eval_loss_merged` among the metrics tells what the published one does."""
+    """Absent without an adapter, and where it was trained on another base than it is published for: there, the metrics
+    that end in `_merged` tell what the published one does."""
+    merged: MergedProof | None = None
+    """Absent where no adapter was merged."""
 
 
 DOCUMENTS: dict[str, type[BaseModel]] = {

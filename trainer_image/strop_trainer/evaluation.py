@@ -20,7 +20,7 @@ ANSWER_ROWS = 16
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-out row with both answers, for the report."""
+    """One held-out row with the models' answers, for the report."""
 
     prompt: str
     reference: str
@@ -28,6 +28,8 @@ class Sample:
     tuned: str
     messages: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """The prompt as it is given to a chat template; empty where the task has none."""
+    merged: str | None = None
+    """Of the merged model, where the adapter was trained on other weights than it is merged into."""
 
 
 def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
@@ -104,8 +106,13 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted({token for token in [*found, tokenizer.eos_token_id] if token is not None})
 
 
-def apply_gates(metrics: dict[str, float], plan: EvaluationPlan) -> None:
+def apply_gates(metrics: dict[str, float], plan: EvaluationPlan, which: str = "tuned") -> None:
     """Stop a result that misses what the job asks for.
+
+    Args:
+        metrics: of a model on held-out rows.
+        plan: with the gates.
+        which: model it is, for the message.
 
     Raises:
         TrainerError: it does (exit 76), with the numbers.
@@ -122,6 +129,6 @@ def apply_gates(metrics: dict[str, float], plan: EvaluationPlan) -> None:
     if missed:
         raise TrainerError(
             ExitCode.PROOF_FAILED,
-            "the tuned model misses a metric gate and is not published: " + "; ".join(missed),
+            f"the {which} model misses a metric gate and is not published: " + "; ".join(missed),
             reason="MetricGateMissed",
         )

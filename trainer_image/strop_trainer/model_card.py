@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from strop_trainer.record import RunRecord
     from strop_trainer.vllm import Verdict
 
+MERGED = "_merged"
 _TAGS = dict.fromkeys(("chat", "text-generation", "instruction", "preference"), "text-generation")
 
 _LICENCES = {
@@ -47,14 +49,39 @@ def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence
         served=served,
         capacity=capacity_note(record.plan.training, record.trainable_parameters, record.target_tokens),
         metrics=metric_rows(record),
+        merged=merged_in_words(record),
         proofs=[proof.to_json() for proof in record.proofs],
     )
 
 
-def metric_rows(record: RunRecord) -> list[tuple[str, float | None, float | None]]:
-    """Return name, base and tuned of each metric."""
-    names = [*record.metrics_tuned, *(name for name in record.metrics_base if name not in record.metrics_tuned)]
-    return [(name, record.metrics_base.get(name), record.metrics_tuned.get(name)) for name in names]
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric of the models, as far as it was measured."""
+
+    name: str
+    base: float | None
+    tuned: float | None
+    merged: float | None
+
+
+def metric_rows(record: RunRecord) -> list[MetricRow]:
+    """Return a row of each metric; those that end in `_merged` are a column of it."""
+    base, tuned = record.metrics_base, record.metrics_tuned
+    names = [name for name in dict.fromkeys([*tuned, *base]) if not name.endswith(MERGED)]
+    return [MetricRow(name, base.get(name), tuned.get(name), tuned.get(name + MERGED)) for name in names]
+
+
+def merged_in_words(record: RunRecord) -> str:
+    """Return what the merged model is to the trained one; empty where none was measured."""
+    if not any(name.endswith(MERGED) for name in record.metrics_tuned):
+        return ""
+    method = record.plan.training.method
+    published = "merged is that model with the adapter folded into the base as it is, which is what is exported"
+    if method.type == "qlora":
+        return f"base and tuned have their weights in four bits; {published}, in fp32: its numbers may be others"
+    if method.lora is not None and method.lora.initialization != "default":
+        return f"tuned has a base that its adapter's start was taken off, in training's precision; {published}, in fp32"
+    return f"{published}, in fp32"
 
 
 def _metadata(record: RunRecord, folders: Sequence[str]) -> dict[str, Any]:

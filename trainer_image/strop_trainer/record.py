@@ -11,7 +11,7 @@ from strop_trainer.plan import Plan, Precision
 from strop_trainer.tasks.base import DatasetStatistics
 
 if TYPE_CHECKING:
-    from strop_trainer.documents import AdapterProof, RankUse, Roofline
+    from strop_trainer.documents import AdapterProof, MergedProof, RankUse, Roofline
     from strop_trainer.lengths import TokenLengths
     from strop_trainer.proof import Proof
 
@@ -69,3 +69,5 @@ class RunRecord:
     roofline: Roofline | None = None
     reloaded: AdapterProof | None = None
     """The adapter, loaded again; None without one, and where it was trained on another base."""
+    merged: MergedProof | None = None
+    """The merged model; None where no adapter was merged."""

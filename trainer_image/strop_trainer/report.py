@@ -28,7 +28,7 @@ from strop_trainer.documents import (
 from strop_trainer.export.encoder_decoder import DECODER, ENCODER
 from strop_trainer.lengths import in_words
 from strop_trainer.manifest import FileEntry, file_sha256
-from strop_trainer.model_card import metric_rows, render_card
+from strop_trainer.model_card import merged_in_words, metric_rows, render_card
 from strop_trainer.provenance import make_statement
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER, REFERENCE_FILE
 from strop_trainer.vllm import Verdict, judge_adapter
@@ -74,6 +74,7 @@ def write_reports(stage: Path, record: RunRecord) -> None:
         limits=record.plan.training.artifact.proof,
         results=[ProofEntry.model_validate(result.to_json()) for result in record.proofs],
         adapter=record.reloaded,
+        merged=record.merged,
     )
     statement = make_statement(
         record.plan,
@@ -134,6 +135,7 @@ def training_document(record: RunRecord, now: str) -> TrainingDocument:
                 reference=sample.reference,
                 base=sample.base,
                 tuned=sample.tuned,
+                merged=sample.merged,
             )
             for sample in record.samples
         ],
@@ -171,7 +173,8 @@ def eval_results(record: RunRecord, now: str) -> list[dict[str, Any]]:
             "dataset": {"id": "held-out", "task_id": name, "revision": record.dataset.fingerprint},
             "value": value,
             "date": now,
-            "notes": f"{record.dataset.validation_rows} held-out rows; base model: {record.metrics_base.get(name)}",
+            "notes": f"{record.dataset.validation_rows} held-out rows"
+            + (f"; base model: {record.metrics_base[name]}" if name in record.metrics_base else ""),
         }
         for name, value in _finite(record.metrics_tuned).items()
         if value is not None
@@ -245,6 +248,7 @@ def render_html(
         proofs=proof.results,
         limits=proof.limits,
         metrics=metric_rows(record),
+        merged=merged_in_words(record),
         stages=[(name, seconds, seconds / total) for name, seconds in record.stage_seconds.items()],
         curves=Markup(loss_curves(metrics)),  # noqa: S704 - drawn from numbers
     )

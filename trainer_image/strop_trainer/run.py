@@ -19,7 +19,7 @@ from strop_trainer.termination import PublishedVersion
 
 if TYPE_CHECKING:
     from strop_trainer.batches import Batch
-    from strop_trainer.documents import AdapterProof
+    from strop_trainer.documents import AdapterProof, MergedProof
     from strop_trainer.evaluation import Sample
     from strop_trainer.heads.base import Head
     from strop_trainer.methods import LoadedModel
@@ -77,6 +77,7 @@ class Run:
     bases: dict[OnnxPrecision, Path] = field(default_factory=dict)
     """Base graphs that the adapter's file is for."""
     reloaded: AdapterProof | None = None
+    merged: MergedProof | None = None
     proofs: list[Proof] = field(default_factory=list)
     published: PublishedVersion | None = None
 

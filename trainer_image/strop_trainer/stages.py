@@ -385,6 +385,7 @@ def make_record(run: Run) -> RunRecord:
             in_pieces=run.encoded.in_pieces,
         ),
         reloaded=run.reloaded,
+        merged=run.merged,
         stage_seconds=dict(run.clock.seconds),
         metrics_file=run.settings.metrics,
     )

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+Look = Callable[[Any], list[Any]]
+"""A model → what it puts out for some rows: tensors."""
 
-def merge_adapter(base: Path, adapter: Path, out: Path | None) -> Any:
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model."""
+
+    model: Any
+    """Of transformers, in fp32."""
+    beside: list[Any]
+    """What was put out before merging, with the adapter beside the same base."""
+    folded: list[Any]
+    """The same of the merged model."""
+
+
+def fold(tuned: Any, look: Look | None) -> Merged:
+    """Fold an adapter into its base.
+
+    Args:
+        tuned: PeftModel; it is used up.
+        look: what is seen of the model before and after; None: nothing.
+
+    Raises:
+        ValueError: merging gave a weight that is not a number, so that the adapter is broken.
+    """
+    beside = look(tuned) if look else []
+    merged = tuned.merge_and_unload(safe_merge=True)
+    return Merged(merged, beside, look(merged) if look else [])
+
+
+def merge_adapter(base: Path, adapter: Path, out: Path | None, look: Look | None = None) -> Merged:
     """Return the merged model in fp32; write it, with tokenizer, chat template and generation configuration, to `out`.
 
     Args:
         base: Hugging Face folder of the base model, unquantized.
         adapter: PEFT folder.
         out: the folder to make; None writes nothing.
+        look: as of `fold`.
 
     Raises:
         ValueError: merging gave a weight that is not a number, so that the adapter is broken.
@@ -26,10 +59,10 @@ def merge_adapter(base: Path, adapter: Path, out: Path | None) -> Any:
     model: Any = language_model_class(base).from_pretrained(
         base, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    _plain(merged.config)
+    merged = fold(PeftModel.from_pretrained(model, adapter), look)
+    _plain(merged.model.config)
     if out is not None:
-        merged.save_pretrained(out)
+        merged.model.save_pretrained(out)
         AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(out)
     return merged
 

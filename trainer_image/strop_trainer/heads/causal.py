@@ -12,10 +12,9 @@ from strop_trainer.capacity import capacity_note
 from strop_trainer.context import say
 from strop_trainer.device import CPU, release
 from strop_trainer.documents import AdapterProof
-from strop_trainer.errors import TrainerError, bad_data
-from strop_trainer.exit_codes import ExitCode
+from strop_trainer.errors import bad_data
 from strop_trainer.heads.exports import export_each, export_on_bases
-from strop_trainer.heads.merged import hold_merged
+from strop_trainer.heads.merged import EXACT, hold_merged, prove_merged, prove_reloaded, put_near, rounds
 from strop_trainer.heads.unfit import in_their_places
 from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.plan import CPU_PASS_TOKENS
@@ -35,8 +34,6 @@ RELOADED_BATCHES = 4
 """In half precision; in fp32, which takes several times longer on a CPU, one tells more than these."""
 RELOADED_POSITIONS = 256
 """Of each, which bounds what is kept of them."""
-RELOADED_TOLERANCE = 1e-3
-"""Share of the logits' norm, in fp32: some hundred times what the order of the sums makes, which is 1e-5."""
 ROUNDED_PRODUCTS = 7
 """Matrix products of a layer: attention's four and the MLP's three."""
 
@@ -53,7 +50,7 @@ def reloaded_limit(precision: str, layers: int) -> float:
         layers: of the model.
     """
     if precision == "fp32":
-        return RELOADED_TOLERANCE
+        return EXACT
     return 2**-8 * math.sqrt(ROUNDED_PRODUCTS * layers)
 
 
@@ -184,7 +181,7 @@ class CausalHead:
         return evaluation.held_out_metrics(model, run.held_out)
 
     def measure_merged(self, run: Run, merged: Any) -> dict[str, float]:
-        """Return the same of the merged model, whose base is not quantized; it is not trained any more."""
+        """Return the same of the merged model, whose base is the published one."""
         return self.measure(run, merged)
 
     def evaluate(self, run: Run) -> None:
@@ -192,9 +189,9 @@ class CausalHead:
         asked = run.questions[: run.plan.training.evaluation.generate_rows]
         with run.loaded.as_base() as base:
             run.metrics_base = self.measure(run, base)
-            before = self.answers(run, base, asked)
+            before = self.answers(run, base, run.loaded.tokenizer, asked)
         run.metrics_tuned = self.held_out_metrics(run)
-        after = self.answers(run, run.loaded.model, asked)
+        after = self.answers(run, run.loaded.model, run.loaded.tokenizer, asked)
         if not asked:
             return
         references = [question.references for question in asked]
@@ -203,7 +200,7 @@ class CausalHead:
         rows = zip(asked, before, after, strict=True)
         run.samples = [evaluation.Sample(q.prompt, q.reference, base, tuned, q.messages) for q, base, tuned in rows]
 
-    def answers(self, run: Run, model: Any, asked: Sequence[Question]) -> list[str]:
+    def answers(self, run: Run, model: Any, tokenizer: Any, asked: Sequence[Question]) -> list[str]:
         """Return a model's greedy answers; packed attention takes no mask, and is changed for that."""
         if not asked:
             return []
@@ -211,21 +208,66 @@ class CausalHead:
         attention = base.config._attn_implementation
         if run.packed:
             base.set_attn_implementation("sdpa")
-        found = evaluation.answer(model, run.loaded.tokenizer, asked, run.plan.training.evaluation.max_new_tokens)
+        found = evaluation.answer(model, tokenizer, asked, run.plan.training.evaluation.max_new_tokens)
         if run.packed:
             base.set_attn_implementation(attention)
         return found
 
     def export(self, run: Run) -> None:
         """Write the adapter, fold it into the base model and build the ONNX folders."""
+        from strop_trainer.export.merge import save_tuned  # noqa: PLC0415 - seconds
+
         artifact, template = run.plan.training.artifact, run.loaded.tokenizer.chat_template
-        _save(run, partial(self.measure_merged, run))
+        merged, tokenizer = run.artifact("merged"), run.loaded.tokenizer
+        if not run.loaded.has_adapter:
+            save_tuned(run.loaded.model, run.model.path, merged)
+            del run.loaded
+        else:
+            moved = bool(run.loaded.start) or run.plan.training.method.type == "qlora"
+            trained = _save_adapter(run, moved=moved)
+            if artifact.onnx or artifact.merged or moved:
+                self._merge(run, trained, tokenizer, moved=moved)
         for folder in ("merged", "adapter"):
             keep_given_template(run.plan.training.model.chat_template, run.artifact(folder))
         keep_template(template, run.artifact("merged"))
         give_back_freed_memory()
         if artifact.onnx:
             self.export_onnx(run)
+
+    def _merge(self, run: Run, trained: _Trained | None, tokenizer: Any, *, moved: bool) -> None:
+        """Fold the adapter into the base model, compare, and measure what is published.
+
+        Args:
+            run: with its adapter written, and nothing loaded.
+            trained: what it is held to; None where its base had other weights.
+            tokenizer: of the model.
+            moved: whether it had.
+
+        Raises:
+            TrainerError: it is not what was trained, or misses a gate (exit 76).
+        """
+        from strop_trainer.batches import ATTENTION  # noqa: PLC0415
+        from strop_trainer.export.merge import merge_adapter  # noqa: PLC0415 - seconds
+
+        plan = run.plan.training
+        out = run.artifact("merged") if plan.artifact.onnx or plan.artifact.merged else None
+        found = merge_adapter(run.model.path, run.artifact("adapter"), out, partial(_look, run))
+        if trained is None or rounds(run.model.path, plan.hyperparameters.precision):
+            run.merged = prove_merged(found)
+        else:
+            limit = trained.limit(found.model.config)
+            run.merged = prove_merged(found, trained.logits, limit)
+        merged = found.model
+        put_near(run, merged)
+        answers: list[str] = []
+        asked = run.questions[: plan.evaluation.generate_rows] if moved else []
+        if run.packed:
+            merged.set_attn_implementation(ATTENTION)
+        metrics = self.measure_merged(run, merged)
+        if asked:
+            answers = self.answers(run, merged, tokenizer, asked)
+            metrics |= run.task.score(answers, [question.references for question in asked])
+        hold_merged(run, metrics, answers, moved=moved)
 
     def export_onnx(self, run: Run) -> None:
         """Build the ONNX folders from the merged model, and the adapter's file with its base graphs."""
@@ -259,77 +301,67 @@ class CausalHead:
             say(f"  note: ONNX Runtime GenAI and the chat template: {why}; let transformers render prompts")
 
 
-def _save(run: Run, measure: Callable[[Any], dict[str, float]]) -> None:
-    """Write what was learnt, and the merged model where it is needed; drops the loaded model.
+def _save_adapter(run: Run, *, moved: bool) -> _Trained | None:
+    """Write the adapter, drop the loaded model, and try the adapter where it was trained on the published base.
 
-    Args:
-        run: after training.
-        measure: merged model → its metrics on the held-out rows.
+    Returns:
+        what the merged model is held to; None where the base was another.
+
+    Raises:
+        TrainerError: loaded again, it is not what was trained (exit 76).
     """
-    from strop_trainer.export.merge import merge_adapter, save_tuned  # noqa: PLC0415 - seconds
-
-    loaded, artifact, adapter = run.loaded, run.plan.training.artifact, run.artifact("adapter")
-    # What was trained on a base that is not the published one is measured on that.
-    moved = bool(loaded.start) or run.plan.training.method.type == "qlora"
-    merged: Any = None
+    loaded = run.loaded
     del run.loaded
-    if not loaded.has_adapter:
-        save_tuned(loaded.model, run.model.path, run.artifact("merged"))
-    else:
-        loaded.save_adapter(adapter, run.plan.training.model.source.removeprefix("hf://"))
-        if not moved and loaded.model.device.type == CPU:
-            loaded.model.float()
-        trained = None if moved else _Trained(loaded, _some_logits(run, loaded.model))
-        # What comes now is made from the untouched base; the two need not be in memory at once.
-        del loaded
+    loaded.save_adapter(run.artifact("adapter"), run.plan.training.model.source.removeprefix("hf://"))
+    if not moved and loaded.model.device.type == CPU:
+        loaded.model.float()
+    trained = None if moved else _Trained(loaded, _look(run, loaded.model))
+    # What comes now is made from the untouched base; the two need not be in memory at once.
+    del loaded
+    give_back_freed_memory()
+    release(run.device)
+    if trained is not None:
+        run.reloaded = _reload(run, trained)
         give_back_freed_memory()
-        release(run.device)
-        if trained is not None:
-            run.reloaded = _reload(run, trained)
-            give_back_freed_memory()
-            if not artifact.onnx and not artifact.merged:
-                return
-        out = run.artifact("merged") if artifact.onnx or artifact.merged else None
-        merged = merge_adapter(run.model.path, adapter, out)
-    if moved:
-        _measure_merged(run, merged, measure)
-
-
-def _measure_merged(run: Run, merged: Any, measure: Callable[[Any], dict[str, float]]) -> None:
-    """Measure the model that is published, and hold it to the job's gates as well."""
-    from strop_trainer.batches import ATTENTION  # noqa: PLC0415
-
-    if run.packed:
-        merged.set_attn_implementation(ATTENTION)
-    hold_merged(run, measure(merged))
-
-
-def largest(values: Sequence[float]) -> float:
-    """Return the largest of some numbers; what is no number counts as larger than any, which `max` would pass over."""
-    return next(filter(math.isnan, values), max(values, default=0.0))
+    return trained
 
 
 class _Trained:
-    """What an adapter that is loaded again is held to."""
+    """What an adapter that is loaded again is held to, and the model that it is merged into."""
 
     def __init__(self, loaded: LoadedModel, logits: list[Any]) -> None:
         self.logits = logits
         self.folder, self.plan, self.device = loaded.folder, loaded.plan, loaded.model.device
-        self.attention = loaded.base.config._attn_implementation
+
+    @property
+    def exact(self) -> bool:
+        """Whether the logits are those of fp32."""
+        return self.device.type == CPU
+
+    def limit(self, config: Any) -> float:
+        """Return by what share of their norm the logits may differ from those of a model of this configuration."""
+        return reloaded_limit("fp32" if self.exact else self.plan.hyperparameters.precision, layers_of(config))
 
 
-def _some_logits(run: Run, model: Any) -> list[Any]:
+def _look(run: Run, model: Any) -> list[Any]:
     """Return fp32 (N, V) on the host for the first batches of held-out rows: the first positions that count."""
     import torch  # noqa: PLC0415
 
-    from strop_trainer.batches import target_logits  # noqa: PLC0415
+    from strop_trainer.batches import ATTENTION, target_logits  # noqa: PLC0415
 
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    attention = base.config._attn_implementation
+    if run.packed:
+        base.set_attn_implementation(ATTENTION)
     model.eval()
     with torch.no_grad():
-        return [
+        found = [
             target_logits(model, batch.to(model.device))[:RELOADED_POSITIONS].float().cpu()
             for batch in run.held_out[: 1 if model.dtype == torch.float32 else RELOADED_BATCHES]
         ]
+    if run.packed:
+        base.set_attn_implementation(attention)
+    return found
 
 
 def _reload(run: Run, trained: _Trained) -> AdapterProof:
@@ -340,22 +372,9 @@ def _reload(run: Run, trained: _Trained) -> AdapterProof:
     """
     from strop_trainer.methods import load_adapter  # noqa: PLC0415
 
-    exact = trained.device.type == CPU
-    again = load_adapter(run.artifact("adapter"), trained.folder, trained.plan, trained.device, exact=exact)
-    if run.packed:
-        again.get_base_model().set_attn_implementation(trained.attention)
-    pairs = zip(trained.logits, _some_logits(run, again), strict=True)
-    difference = largest([float((before - after).norm() / before.norm()) for before, after in pairs])
-    precision = "fp32" if exact else trained.plan.hyperparameters.precision
-    limit = reloaded_limit(precision, layers_of(again.config))
-    if not difference <= limit:
-        raise TrainerError(
-            ExitCode.PROOF_FAILED,
-            f"not published, the saved adapter is not what was trained: logits differ by {difference:.2g} of their "
-            f"norm, allowed: {limit:.2g}",
-        )
-    say(f"  adapter: loaded again, its logits differ by {difference:.2g} of their norm")
-    return AdapterProof(passed=True, logit_difference=difference, limit=limit, passes=len(trained.logits))
+    adapter = run.artifact("adapter")
+    again = load_adapter(adapter, trained.folder, trained.plan, trained.device, exact=trained.exact)
+    return prove_reloaded(trained.logits, _look(run, again), trained.limit(again.config))
 
 
 def speed_up_adapters(run: Run) -> None:

@@ -15,11 +15,13 @@ from strop_trainer.evaluation import Sample
 from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
-from strop_trainer.heads.merged import hold_merged
+from strop_trainer.heads.merged import EXACT, hold_merged, prove_merged, prove_reloaded, put_near, rounds
 from strop_trainer.lengths import in_words, measure_lengths
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from strop_trainer.batches import Batch
     from strop_trainer.run import Run
     from strop_trainer.tasks.base import Example
@@ -155,29 +157,16 @@ class EncoderHead:
         from strop_trainer.export.merge import save_tuned  # noqa: PLC0415
 
         plan, merged = run.plan.training, run.artifact("merged")
+        # What was trained on a base that is not the published one may say something else on that.
+        moved = plan.method.type == "qlora"
+        written = bool(precisions_of(plan)) or plan.artifact.merged
         if run.loaded.has_adapter:
-            run.loaded.save_adapter(run.artifact("adapter"), plan.model.source.removeprefix("hf://"))
+            trained = self._save_adapter(run, moved=moved)
+            if written or moved:
+                self._merge(run, merged if written else None, trained, moved=moved)
         else:
             save_tuned(run.loaded.model, run.model.path, merged)
-        with_adapter = run.loaded.has_adapter
-        del run.loaded
-        give_back_freed_memory()
-        written = bool(precisions_of(plan)) or plan.artifact.merged
-        # What was trained on a base that is not the published one is measured on that.
-        moved = plan.method.type == "qlora"
-        if with_adapter and (written or moved):
-            tuned = encoder_model.merge_with_head(
-                run.model.path,
-                run.artifact("adapter"),
-                merged if written else None,
-                self.task.auto_class,
-                self.labels,
-                seed=plan.hyperparameters.seed,
-                pad_id=self.pad_id,
-            )
-            if moved:
-                hold_merged(run, self._measure(run, tuned)[0])
-            del tuned
+            del run.loaded
         run.held_out = []
         give_back_freed_memory()
         if not written:
@@ -190,6 +179,74 @@ class EncoderHead:
             precisions_of(plan),
             partial(export_encoder, auto_class=self.task.auto_class, outputs=self.task.outputs, example=longest),
         )
+
+    def _save_adapter(self, run: Run, *, moved: bool) -> list[Any] | None:
+        """Write the adapter, drop the loaded model, and try the adapter where it was trained on the published base.
+
+        Returns:
+            what the trained model puts out, in fp32; None where its base was another.
+
+        Raises:
+            TrainerError: loaded again, it is not what was trained (exit 76).
+        """
+        plan, loaded, adapter = run.plan.training, run.loaded, run.artifact("adapter")
+        del run.loaded
+        loaded.save_adapter(adapter, plan.model.source.removeprefix("hf://"))
+        trained = None if moved else self._look(run, loaded.model.to(CPU).float())
+        # What comes now is made from the untouched base; the two need not be in memory at once.
+        del loaded
+        give_back_freed_memory()
+        if trained is not None:
+            again = encoder_model.load_adapter_with_head(
+                run.model.path,
+                adapter,
+                self.task.auto_class,
+                self.labels,
+                seed=plan.hyperparameters.seed,
+                pad_id=self.pad_id,
+                bf16=plan.hyperparameters.precision == "bf16",
+            )
+            run.reloaded = prove_reloaded(trained, self._look(run, again), EXACT)
+            del again
+            give_back_freed_memory()
+        return trained
+
+    def _merge(self, run: Run, out: Path | None, trained: list[Any] | None, *, moved: bool) -> None:
+        """Fold the adapter into the base model, compare, and measure what is published.
+
+        Raises:
+            TrainerError: it is not what was trained, or misses a gate (exit 76).
+        """
+        hyperparameters = run.plan.training.hyperparameters
+        found = encoder_model.merge_with_head(
+            run.model.path,
+            run.artifact("adapter"),
+            out,
+            self.task.auto_class,
+            self.labels,
+            seed=hyperparameters.seed,
+            pad_id=self.pad_id,
+            look=partial(self._look, run),
+        )
+        run.merged = prove_merged(found, None if rounds(run.model.path, hyperparameters.precision) else trained)
+        put_near(run, found.model)
+        metrics, predicted = self._measure(run, found.model)
+        shown = zip(self.rows, predicted, strict=True)
+        answers = [self.task.show(row, said)[1] for row, said in list(shown)[: len(run.samples)]] if moved else []
+        hold_merged(run, metrics, answers, moved=moved)
+
+    def _look(self, run: Run, model: Any) -> list[Any]:
+        """Return what an fp32 model on the CPU puts out for the first batch of held-out rows: a tensor an output."""
+        import torch  # noqa: PLC0415
+
+        from strop_trainer.export.encoder import split_rows  # noqa: PLC0415
+
+        model.eval()
+        with torch.no_grad():
+            found = self._outputs(model, run.held_out[0], mixed=False)
+        # Without padding, for which outputs mean nothing.
+        rows = split_rows([output.numpy() for output in found], self.held[0])
+        return [torch.cat([torch.from_numpy(part).flatten() for part in parts]) for parts in zip(*rows, strict=True)]
 
     def prove(self, run: Run) -> None:
         """Compare outputs, labels and metrics of each export with PyTorch's."""

@@ -49,14 +49,14 @@ class EncoderDecoderHead(CausalHead):
         del run
         return None
 
-    def answers(self, run: Run, model: Any, asked: Sequence[Any]) -> list[str]:
+    def answers(self, run: Run, model: Any, tokenizer: Any, asked: Sequence[Any]) -> list[str]:
         """Return a model's greedy answers, in the order of the questions."""
         from strop_trainer.batches import pad  # noqa: PLC0415
         from strop_trainer.export.encoder_decoder import generate  # noqa: PLC0415
         from strop_trainer.export.reference import decode, end_tokens  # noqa: PLC0415
 
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        tokenizer, training = run.loaded.tokenizer, base.training
+        training = base.training
         base.eval()
         ends, found = end_tokens(base, tokenizer), dict[int, str]()
         # Questions that begin alike and are of like length go together.

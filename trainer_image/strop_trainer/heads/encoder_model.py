@@ -10,6 +10,7 @@ from typing import Any
 
 from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
+from strop_trainer.export.merge import Look, Merged, fold
 from strop_trainer.methods import quantized
 from strop_trainer.methods.loading import loading_in_words
 from strop_trainer.plan import TrainingPlan
@@ -165,9 +166,37 @@ def plan_with_head(plan: TrainingPlan, found: WithHead) -> TrainingPlan:
     return plan.model_copy(update={"method": method})
 
 
-def merge_with_head(
-    folder: Path, adapter: Path, out: Path | None, auto_class: str, labels: Labels, *, seed: int, pad_id: int
+def load_adapter_with_head(
+    folder: Path, adapter: Path, auto_class: str, labels: Labels, *, seed: int, pad_id: int, bf16: bool
 ) -> Any:
+    """Return a saved adapter on its base model, loaded anew, in fp32.
+
+    Args:
+        folder: of the base model, unquantized.
+        adapter: PEFT folder.
+        auto_class: of transformers.
+        labels: the head's.
+        seed: of what is new, all of which the adapter replaces.
+        pad_id: number of the padding token.
+        bf16: whether the base's weights are rounded to bf16 first, as for training.
+    """
+    from peft import PeftModel  # noqa: PLC0415 - seconds
+
+    base = load_with_head(folder, auto_class, labels, seed, bf16=bf16, pad_id=pad_id).model
+    return PeftModel.from_pretrained(base.float(), adapter)
+
+
+def merge_with_head(
+    folder: Path,
+    adapter: Path,
+    out: Path | None,
+    auto_class: str,
+    labels: Labels,
+    *,
+    seed: int,
+    pad_id: int,
+    look: Look | None = None,
+) -> Merged:
     """Fold an adapter into its base in fp32, save model and tokenizer to `out`, and return the model.
 
     Args:
@@ -178,20 +207,19 @@ def merge_with_head(
         labels: the head's.
         seed: of what is new, all of which the adapter replaces.
         pad_id: number of the padding token.
+        look: what is seen of the model before and after merging; None: nothing.
 
     Raises:
         ValueError: merging gave a weight that is not a number, so that the adapter is broken.
     """
-    from peft import PeftModel  # noqa: PLC0415 - seconds
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    base = load_with_head(folder, auto_class, labels, seed, bf16=False, pad_id=pad_id).model
-    tuned = PeftModel.from_pretrained(base, adapter)
+    tuned = load_adapter_with_head(folder, adapter, auto_class, labels, seed=seed, pad_id=pad_id, bf16=False)
     # PEFT's own hands on weight and bias as of one layer, but for LoRA, and fails on a head of several. Each module
     # that is put back has its weights.
     tuned.base_model._replace_module = lambda parent, name, module, _wrapper: setattr(parent, name, module)
-    merged = tuned.merge_and_unload(safe_merge=True)
+    merged = fold(tuned, look)
     if out is not None:
-        merged.save_pretrained(out)
+        merged.model.save_pretrained(out)
         AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(out)
     return merged

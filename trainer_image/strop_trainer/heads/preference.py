@@ -162,9 +162,12 @@ class PreferenceHead(CausalHead):
         import torch  # noqa: PLC0415
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
+        from strop_trainer.heads.merged import put_near  # noqa: PLC0415
+
         base = AutoModelForCausalLM.from_pretrained(
             run.model.path, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
+        put_near(run, base)
         base.set_attn_implementation(merged.config._attn_implementation)
         found, reference = ([_log_probabilities(model, batch) for batch in run.held_out] for model in (merged, base))
         return measured(found, reference, _beta(run))
