@@ -29,6 +29,9 @@ puts to the test. Each pair is a job: `make scenarios` carries it out by the cod
   is the best that it can do. Each cell was run once. What a job leaves out (learning rate, rank, …) is the planner's
   choice, as it would be for anybody; `strop plan` says why. The first step of a warm-up moves nothing.
 - **Base → tuned** is on held-out rows. For labels, base is the new head before training.
+- **qlora** is trained and measured on a base in four bits, which is another base than the others'. **Merged** is its
+  adapter in the base as it is, not quantized, and that is what ONNX users get. It may do better, as this base has lost
+  nothing, or worse, as the adapter was fitted to the other. Where no merged number stands, it has not been measured.
 - **CPU s** is the processor time of training, of all threads and ranks. Cells of one process run beside each other, a
   core to each; those of several one after another.
 - **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights of the language
@@ -89,7 +92,7 @@ def _overview(results: Results) -> str:
     rows = []
     for scenario in SCENARIOS:
         cells = [scenario.words, scenario.metric + (" ↓" if scenario.metric in LOWER_IS_BETTER else " ↑")]
-        cells += [_short(scenario, _found(results, scenario, technique)) for technique in _columns()]
+        cells += [_short(scenario, technique, _found(results, scenario, technique)) for technique in _columns()]
         rows.append(cells)
     return _table(["scenario", "metric", *(technique.name for technique in _columns())], rows)
 
@@ -112,14 +115,16 @@ def _columns() -> list[Technique]:
     return [technique for technique in TECHNIQUES if not technique.only]
 
 
-def _short(scenario: Scenario, outcome: Outcome) -> str:
+def _short(scenario: Scenario, technique: Technique, outcome: Outcome) -> str:
     if outcome.status != "measured":
         return outcome.status
-    return _change(scenario.metric, outcome)
+    return _change(scenario.metric, outcome, technique)
 
 
-def _change(metric: str, outcome: Outcome) -> str:
-    return f"{_number(outcome.base.get(metric))} → {_number(outcome.tuned.get(metric))}"
+def _change(metric: str, outcome: Outcome, technique: Technique) -> str:
+    merged = outcome.tuned.get(f"{metric}_merged") if technique.method == "qlora" else None
+    also = "" if merged is None else f", merged {_number(merged)}"
+    return f"{_number(outcome.base.get(metric))} → {_number(outcome.tuned.get(metric))}{also}"
 
 
 def _scenario(scenario: Scenario, results: Results, code: str) -> str:
@@ -146,8 +151,8 @@ def _scenario(scenario: Scenario, results: Results, code: str) -> str:
         rows.append(
             [
                 cell.technique.name + mark,
-                _change(scenario.metric, outcome),
-                _change("eval_loss", outcome),
+                _change(scenario.metric, outcome, cell.technique),
+                _change("eval_loss", outcome, cell.technique),
                 f"{outcome.learning_rate:g}",
                 f"{outcome.train_cpu_seconds:.0f}",
                 f"{outcome.train_seconds:.0f}",

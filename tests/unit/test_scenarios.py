@@ -208,6 +208,21 @@ def test_what_makes_no_difference_saves_nothing_and_two_processes_have_a_yardsti
     assert "96 rows to train on, 12 held out; 0 steps, 0 tokens; chrf of 12 answers." in text
 
 
+def test_what_was_trained_on_four_bits_is_shown_merged_as_well() -> None:
+    found = measured(1, 1, 1)
+    found.tuned.update({"eval_loss_merged": 1.75, "chrf_merged": 19.5})
+    exact = measured(1, 1, 1)
+    exact.tuned["eval_loss_merged"] = 1.501
+    text = page.page({"translation-qlora": found, "translation-lora": exact, "chat-qlora": measured(1, 1, 1)}, "now")
+    assert "| qlora | 10 → 20.5, merged 19.5 | 3 → 1.5, merged 1.75 |" in text
+    assert "| lora | 10 → 20.5 | 3 → 1.5 |" in text
+    words = next(each.words for each in SCENARIOS if each.name == "translation")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {words} |")]
+    assert "| 10 → 20.5, merged 19.5 |" in row
+    assert "is another base" in text
+    assert "what ONNX users get" in text
+
+
 def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
     text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, "now")
     assert [line for line in text.splitlines() if line.startswith("| lora | too few |  | 1 |  |")]
