@@ -99,7 +99,8 @@ def test_a_translation_is_learnt_proven_and_published(tmp_path: Path, architectu
     assert ended.message
     published = ended.message.published
     assert published
-    assert set(published.metrics_tuned) == {"eval_loss", "perplexity", "token_accuracy", "bleu", "chrf"}
+    measured = {"eval_loss", "perplexity", "token_accuracy", "bleu", "chrf"}
+    assert set(published.metrics_tuned) == measured | {"eval_loss_merged"}
     assert published.metrics_tuned["eval_loss"] < 0.8 * published.metrics_base["eval_loss"]
     assert [proof.passed for proof in published.proofs] == [True] * len(precisions)
     version = surroundings.registry / "tuned" / "1"
@@ -133,7 +134,7 @@ def test_other_methods_learn(tmp_path: Path, architecture: str, method: str, pre
         stage(run)
     assert run.metrics_tuned["eval_loss"] < run.metrics_base["eval_loss"]
     assert (run.artifact("merged") / "model.safetensors").is_file()
-    assert (run.reloaded is not None) == (method != "full")
+    assert (run.reloaded is not None) == (run.merged is not None) == (method != "full")
 
 
 def test_the_loss_is_transformers_own_of_the_target(tmp_path: Path) -> None:

@@ -201,8 +201,14 @@ def test_an_adapter_on_four_bits_or_of_few_numbers_is_learnt_beside_a_whole_head
     if method == "qlora":
         assert after["eval_loss_merged"] < 0.9 * before["eval_loss"]
         assert "merged into the base model as it is: eval_loss " in ended.output
+        assert f"{metric}_merged" in after
     else:
-        assert "eval_loss_merged" not in after
+        # In fp32 what was trained in the precision of the job.
+        assert after["eval_loss_merged"] == pytest.approx(after["eval_loss"], rel=1e-4 if precision == "fp32" else 0.1)
+        assert f"{metric}_merged" not in after
+    proof = json.loads((version / "proof.json").read_text())
+    assert proof["merged"]["logitDifference"] < 1e-4
+    assert (proof["adapter"] is None) == (method == "qlora")
 
 
 def test_what_was_learnt_on_four_bits_is_measured_on_the_whole_model_though_nothing_is_exported(tmp_path: Path) -> None:
@@ -220,12 +226,14 @@ def test_what_was_learnt_on_four_bits_is_measured_on_the_whole_model_though_noth
 def test_a_merged_model_that_misses_a_gate_is_not_published() -> None:
     plan = plan_for("text-classification", evaluation={"minimum": {"accuracy": 0.8}})
     run: Any = SimpleNamespace(plan=plan, metrics_tuned={"eval_loss": 0.2, "accuracy": 0.9})
-    hold_merged(run, {"eval_loss": 0.25, "accuracy": 0.8})
+    hold_merged(run, {"eval_loss": 0.25, "accuracy": 0.8}, moved=False)
+    assert run.metrics_tuned == {"eval_loss": 0.2, "accuracy": 0.9, "eval_loss_merged": 0.25}
     with pytest.raises(TrainerError) as missed:
-        hold_merged(run, {"eval_loss": 0.5, "accuracy": 0.7})
+        hold_merged(run, {"eval_loss": 0.5, "accuracy": 0.7}, moved=True)
     assert missed.value.exit_code == ExitCode.PROOF_FAILED
     assert "accuracy: found 0.7, expected at least 0.8" in missed.value.message
-    assert run.metrics_tuned == {"eval_loss": 0.2, "accuracy": 0.9, "eval_loss_merged": 0.5}
+    assert run.metrics_tuned["eval_loss_merged"] == 0.5
+    assert run.metrics_tuned["accuracy_merged"] == 0.7
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "modernbert", "deberta-v2", "electra"])

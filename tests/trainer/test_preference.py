@@ -249,3 +249,5 @@ def test_a_quantized_base_is_judged_by_the_merged_model(tmp_path: Path, model: P
     assert run.metrics_tuned["eval_loss"] < run.metrics_base["eval_loss"]
     # Rewards are changes against the base: what quantization moved is not among them.
     assert run.metrics_tuned["eval_loss_merged"] == pytest.approx(run.metrics_tuned["eval_loss"], abs=0.05)
+    measured = {"eval_loss", "reward_accuracy", "reward_margin", "chosen_likelier"}
+    assert {name for name in run.metrics_tuned if name.endswith("_merged")} == {f"{name}_merged" for name in measured}
