@@ -23,7 +23,7 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.export.genai import ARCHITECTURES, export_onnx
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.shared_base import adapted_layers, build_base, builder, write_adapter
-from strop_trainer.heads.causal import largest
+from strop_trainer.heads.merged import largest
 from strop_trainer.manifest import file_sha256, list_files
 from strop_trainer.methods import check_method
 from strop_trainer.plan import OnnxPrecision, ProofPlan
