@@ -99,7 +99,12 @@ def _overview(results: Results) -> str:
 
 def _further(results: Results) -> str:
     rows = [
-        [scenario.words, scenario.metric, technique.name, _short(scenario, _found(results, scenario, technique))]
+        [
+            scenario.words,
+            scenario.metric,
+            technique.name,
+            _short(scenario, technique, _found(results, scenario, technique)),
+        ]
         for scenario in FURTHER
         for technique in TECHNIQUES
         if technique.name in scenario.only
