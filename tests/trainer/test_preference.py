@@ -178,32 +178,16 @@ def test_metrics_of_pairs() -> None:
     assert found["chosen_likelier"] == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize(
-    ("row", "hyperparameters", "words"),
-    [
-        (
-            {"prompt": "long " * 20, "chosen": "yes", "rejected": "no"},
-            {},
-            "prompt: found 109 tokens, expected fewer than 64 (training.maxLength)",
-        ),
-        (
-            {"prompt": "ask", "chosen": "yes", "rejected": "no " * 600},
-            {"max_length": 1024},
-            "tokens with its prompt, expected at most 512, the model's context length",
-        ),
-    ],
-)
-def test_a_pair_that_does_not_fit_is_told_with_its_place_before_weights_are_loaded(
-    tmp_path: Path, model: Path, row: dict[str, str], hyperparameters: dict[str, int], words: str
-) -> None:
+def test_a_pair_that_does_not_fit_is_told_with_its_place_before_weights_are_loaded(tmp_path: Path, model: Path) -> None:
+    row = {"prompt": "long " * 20, "chosen": "yes", "rejected": "no"}
     surroundings = around(tmp_path, model, 2)
     write_jsonl(surroundings.volumes / "data" / "train.jsonl", [*preference_rows(2), row])
     (surroundings.volumes / "models" / "tiny" / "model.safetensors").write_bytes(b"\0" * 8)
     with pytest.raises(TrainerError) as refused:
-        prepared(surroundings, plan_of(hyperparameters=hyperparameters))
+        prepared(surroundings, plan_of())
     assert refused.value.exit_code is ExitCode.BAD_DATA
     assert "pvc://data/train.jsonl line 3: " in refused.value.message
-    assert words in refused.value.message
+    assert "prompt: found 109 tokens, expected fewer than 64 (training.maxLength)" in refused.value.message
 
 
 def test_pairs_are_learnt_proven_and_published(tmp_path: Path, model: Path) -> None:

@@ -20,7 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from strop_trainer import registry
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.export.genai import ARCHITECTURES, export_onnx
+from strop_trainer.export.exportable import ARCHITECTURES
+from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.merge import merge_adapter
 from strop_trainer.export.shared_base import adapted_layers, build_base, builder, write_adapter
 from strop_trainer.heads.merged import largest

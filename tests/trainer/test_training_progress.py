@@ -34,7 +34,7 @@ def test_the_percentage_is_that_of_the_steps_to_the_last_one(tmp_path: Path) -> 
         plan=training.hyperparameters,
         checkpoint=training.checkpoint,
         examples=[Example([1, 2], [True, True])] * 4,
-        make_batch=lambda rows: SimpleNamespace(targets=len(rows), tokens=len(rows)),  # type: ignore[arg-type,return-value]
+        make_batch=lambda rows: SimpleNamespace(targets=len(rows), tokens=len(rows), predicted=len(rows)),  # type: ignore[arg-type,return-value]
         packed=False,
         pass_tokens=None,
         checkpoints=tmp_path / "checkpoints",

@@ -12,7 +12,6 @@ Legend: P pairs of a pass, N tokens of their answers.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -25,7 +24,6 @@ from strop_trainer.checkpoints import load_newest, save_checkpoint
 from strop_trainer.context import say
 from strop_trainer.heads.causal import CausalHead
 from strop_trainer.heads.unfit import in_their_places
-from strop_trainer.model_checks import context_length
 from strop_trainer.plan import PROMPT_METHODS
 from strop_trainer.progress import Part
 from strop_trainer.tasks.preference import ANSWERS, RULES, Pair
@@ -72,11 +70,9 @@ class PreferenceHead(CausalHead):
             TrainerError: some cannot be learnt from, with their files and places (exit 65).
         """
         try:
-            encoded = super().encode(run, rows, tokenizer)
-            _check_context(run, rows, encoded)
+            return super().encode(run, rows, tokenizer)
         except UnfitRowsError as error:
             raise in_their_places(run, error, RULES) from None
-        return encoded
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> PairBatch:
         """Return one forward pass over pairs, packed or padded."""
@@ -238,24 +234,3 @@ def _beta(run: Run) -> float:
     beta = run.plan.training.hyperparameters.preference_beta
     assert beta is not None  # noqa: S101 - check_model refuses a plan without it
     return beta
-
-
-def _check_context(run: Run, rows: Sequence[bytes], encoded: Encoded) -> None:
-    """Check that the model can read each pair.
-
-    Raises:
-        UnfitRowsError: a sequence has more tokens than the model has positions.
-    """
-    context = context_length(json.loads((run.model.path / "config.json").read_bytes()))
-    unfit = [
-        (
-            rows[pair.row],
-            f"{name}: found {len(side.input_ids)} tokens with its prompt, expected at most {context}, the model's "
-            "context length (training.maxLength cuts longer ones)",
-        )
-        for pair in _pairs(encoded.examples)
-        for name, side in zip(ANSWERS, pair.sides, strict=True)
-        if context is not None and len(side.input_ids) > context
-    ]
-    if unfit:
-        raise UnfitRowsError(unfit)
