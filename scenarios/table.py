@@ -158,7 +158,7 @@ SCENARIOS: Final = (
     ),
 )
 
-SHARED: Final = ("domain", "translation", "question-answering", "creative")
+SHARED: Final = ("domain", "translation", "question-answering")
 """Scenarios that two processes train without sharing, too."""
 
 FURTHER: Final = (

@@ -16,7 +16,7 @@ POD = "app.kubernetes.io/component=operator"
 
 
 def helm_test(cluster: Cluster) -> subprocess.CompletedProcess[str]:
-    arguments = ("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "60s")
+    arguments = ("test", RELEASE, "--namespace", NAMESPACE, "--timeout", "120s")
     return helm(*arguments, kubeconfig=cluster.kubeconfig, check=False)
 
 

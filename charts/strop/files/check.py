@@ -52,11 +52,14 @@ def problem() -> str | None:
 
 
 def main() -> int:
-    """Return 0 as soon as all is well, else 1 with the reason on the standard error."""
-    end = time.monotonic() + ASK_FOR_SECONDS
+    """Return 0 as soon as all is well, else 1; each new reason is told at once on the standard error."""
+    end, told = time.monotonic() + ASK_FOR_SECONDS, None
     while found := problem():
-        if time.monotonic() + PAUSE_SECONDS > end:
+        if found != told:
             sys.stderr.write(f"{found}\n")
+            sys.stderr.flush()
+            told = found
+        if time.monotonic() + PAUSE_SECONDS > end:
             return 1
         threading.Event().wait(PAUSE_SECONDS)
     sys.stdout.write("the operator is ready and its resources are served\n")
