@@ -18,7 +18,7 @@ from benchmarks.results import Goal, Result, table
 from tests.support.models import smollm2
 
 COMMAND = "python -m benchmarks training"
-STEPS = {"lora": 12, "qlora": 6}
+STEPS = {"lora": 8, "qlora": 4}
 """4 bits are slow to compute with on a CPU: their share of the time is as large with fewer."""
 MICRO = 8
 """Rows of a peer's forward pass, the default of all of them; accumulation makes up the effective batch."""

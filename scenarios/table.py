@@ -158,7 +158,7 @@ SCENARIOS: Final = (
     ),
 )
 
-SHARED: Final = ("domain", "translation", "question-answering")
+SHARED: Final = ("domain", "translation")
 """Scenarios that two processes train without sharing, too."""
 
 FURTHER: Final = (
