@@ -166,6 +166,8 @@ def test_other_methods(tmp_path: Path, method: str) -> None:
         ("text-classification", "ia3", "roberta", "fp32"),
         ("token-classification", "ia3", "bert", "bf16"),
         ("question-answering", "ia3", "modernbert", "fp32"),
+        # Whose rows have token_type_ids, which PEFT's model for questions does not hand on.
+        ("question-answering", "ia3", "bert", "fp32"),
     ],
 )
 def test_an_adapter_on_four_bits_or_of_few_numbers_is_learnt_beside_a_whole_head(
@@ -195,7 +197,7 @@ def test_an_adapter_on_four_bits_or_of_few_numbers_is_learnt_beside_a_whole_head
     version = surroundings.registry / "tuned" / "1"
     assert verify(version) == []
     adapter = load_file(version / "adapter" / "adapter_model.safetensors")
-    assert any(".classifier." in name for name in adapter)
+    assert any(".classifier." in name or ".qa_outputs." in name for name in adapter)
     assert any(("lora_A" if method == "qlora" else "ia3_l") in name for name in adapter)
     assert all(tensor.dtype == torch.float32 for tensor in adapter.values())
     if method == "qlora":

@@ -302,8 +302,10 @@ class EncoderHead:
     def _outputs(self, model: Any, batch: Batch, *, mixed: bool) -> Outputs:
         import torch  # noqa: PLC0415
 
+        # PEFT 0.21 drops token_type_ids on the way to a model for questions; an export reads them.
+        called = model.base_model if hasattr(model, "get_base_model") else model
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
-            found = model(**batch.inputs)
+            found = called(**batch.inputs)
         return tuple(getattr(found, name) for name in self.task.outputs)
 
     def _measure(self, run: Run, merged: Any = None) -> tuple[dict[str, float], list[Any]]:
