@@ -72,7 +72,7 @@ def main() -> int:
         return 0
     waiting = [] if arguments.write else [cell for cell in chosen if cell.name in keys]
     if not arguments.again:
-        waiting = [cell for cell in waiting if not done(results.get(cell.name), any_code=arguments.any_code)]
+        waiting = [cell for cell in waiting if not done(cell, results.get(cell.name), any_code=arguments.any_code)]
     code = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if waiting:
@@ -81,7 +81,9 @@ def main() -> int:
         if not all_of(waiting, folders, keys, results):
             say("interrupted: the same command goes on")
             code = INTERRUPTED
-    PAGE.write_text(page.page(results, measure.code_version()), encoding="utf-8")
+    PAGE.write_text(
+        page.page(results, {model: measure.code_version(model) for model in (DECODER, ENCODER)}), encoding="utf-8"
+    )
     say(f"{PAGE} written")
     return code or int(any(results[cell.name].status == "failed" for cell in waiting))
 
@@ -99,9 +101,11 @@ def known(folders: measure.Folders) -> tuple[dict[str, measure.Outcome], dict[st
     return results, keys
 
 
-def done(outcome: measure.Outcome | None, *, any_code: bool) -> bool:
+def done(cell: Cell, outcome: measure.Outcome | None, *, any_code: bool) -> bool:
     """Tell whether a cell need not be run."""
-    return outcome is not None and outcome.status == "measured" and (any_code or outcome.code == measure.code_version())
+    if outcome is None or outcome.status != "measured":
+        return False
+    return any_code or outcome.code == measure.code_version(cell.scenario.model)
 
 
 def all_of(

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final, Literal
 
-from scenarios.table import MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
+from scenarios.table import DECODER, ENCODER, MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
 from strop.cli.errors import CliError
 from strop.cli.planned import plan_files
 from strop_trainer.documents import DatasetDocument, ProofDocument, TrainingDocument
@@ -28,6 +28,11 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 TIME_LIMIT: Final = 900
 """Seconds; a cell takes one to four minutes."""
 POLL_SECONDS: Final = 0.5
+ELSEWHERE: Final = {
+    DECODER: ("heads/encoder.py", "heads/encoder_model.py", "heads/encoder_proof.py", "heads/label_losses.py"),
+    ENCODER: ("heads/causal.py", "heads/preference.py", "heads/encoder_decoder.py", "export/genai.py"),
+}
+"""Base model → files that another kind of model goes through."""
 _VERDICTS: Final = {True: "passed", False: "failed"}
 Status = Literal["measured", "refused", "failed", "not run"]
 
@@ -97,13 +102,18 @@ class Folders:
 
 
 @cache
-def code_version() -> str:
-    """Return the hash of what resolves a job and carries it out, and of the libraries that it is locked to."""
+def code_version(model: str) -> str:
+    """Return the hash of what resolves a job and carries it out, and of the libraries that it is locked to.
+
+    Args:
+        model: base model; what only the other kind of model goes through does not count.
+    """
     digest = hashlib.sha256()
     rooms = (ROOT / "operator" / "strop" / "planning", ROOT / "trainer_image" / "strop_trainer")
     files = [path for room in rooms for kind in ("*.py", "*.yaml") for path in sorted(room.rglob(kind))]
     for path in (*files, ROOT / "requirements" / "trainer.txt"):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+        if "/".join(path.parts[-2:]) not in ELSEWHERE[model]:
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -167,10 +177,10 @@ def run(cell: Cell, folders: Folders, key: str, cores: Collection[int], stop: Ev
         raise Interrupted
     if code == ExitCode.OK:
         (version,) = (registry / "default" / cell.name).glob("[0-9]*")
-        outcome = read(version, key, seconds)
+        outcome = read(version, key, seconds, code_version(cell.scenario.model))
         shutil.rmtree(work)
     else:
-        outcome = Outcome("failed", _why(work, log, code), key, code_version(), seconds)
+        outcome = Outcome("failed", _why(work, log, code), key, code_version(cell.scenario.model), seconds)
     path = folders.result(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
@@ -197,7 +207,7 @@ def _wait(process: subprocess.Popen[bytes], limit: float, stop: Event) -> int | 
         raise Interrupted
 
 
-def read(version: Path, key: str, seconds: float) -> Outcome:
+def read(version: Path, key: str, seconds: float, code: str) -> Outcome:
     """Return what a published version says of its making."""
     training = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
     proof = ProofDocument.model_validate_json((version / "proof.json").read_bytes())
@@ -211,7 +221,7 @@ def read(version: Path, key: str, seconds: float) -> Outcome:
     return Outcome(
         "measured",
         key=key,
-        code=code_version(),
+        code=code,
         seconds=round(seconds, 1),
         train_seconds=training.stage_seconds["train"],
         train_cpu_seconds=round(sum(rank.cpu_seconds for rank in training.ranks), 1),

@@ -35,8 +35,8 @@ puts to the test. Each pair is a job: `make scenarios` carries it out by the cod
 - **CPU s** is the processor time of training, of all threads and ranks. Cells of one process run beside each other, a
   core to each; those of several one after another.
 - **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights of the language
-  model are in bf16, or in four bits, those of the small encoder in fp32 or in four bits; what is trained in full is in
-  fp32. Export and proof come later and load the model once more.
+  model are in bf16, or in four bits, those of the small encoder (°) in fp32 or in four bits; what is trained in full is
+  in fp32. Export and proof come later and load the model once more.
 - **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows; and of the
   saved adapter, loaded again, and the model that was trained, relative to their norm (`docs/how-to/adapters.md` says
   for which). Methods that put tokens in front of each row have no ONNX export.
@@ -54,21 +54,24 @@ Both are of `FineTuning_Scenarios.md` in Microsoft's PhiCookBook: the older up t
 """
 
 
-def page(results: Results, code: str) -> str:
+def page(results: Results, codes: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
         results: what is known; cells without a result are marked as not run.
-        code: version of the trainer that is here; results of another are marked.
+        codes: base model → version of what carries out its jobs here; results of another are marked.
     """
-    parts = [HEAD, _where(results, code), "## Overview\n", _overview(results), _further(results)]
+    parts = [HEAD, _where(results, codes), "## Overview\n", _overview(results), _further(results)]
     for scenario in (*SCENARIOS, *FURTHER):
-        parts += [f"## {scenario.words[0].upper()}{scenario.words[1:]}\n", _scenario(scenario, results, code)]
+        parts += [
+            f"## {scenario.words[0].upper()}{scenario.words[1:]}\n",
+            _scenario(scenario, results, codes[scenario.model]),
+        ]
     parts += ["## What each technique saves\n", _properties(results), "## What is refused\n", _refused(results)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _where(results: Results, code: str) -> str:
+def _where(results: Results, codes: Mapping[str, str]) -> str:
     measured = [outcome for outcome in results.values() if outcome.status == "measured"]
     if not measured:
         return "_No cell has been run yet._\n"
@@ -77,7 +80,11 @@ def _where(results: Results, code: str) -> str:
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     refused = sum(outcome.status == "refused" for outcome in results.values())
     failed = sum(outcome.status == "failed" for outcome in results.values())
-    older = sum(outcome.code != code for outcome in measured)
+    older = sum(
+        outcome.status == "measured" and outcome.code != codes[cell.scenario.model]
+        for cell in CELLS
+        if (outcome := results.get(cell.name))
+    )
     lines = [
         f"_`make scenarios`, {span}, {machines}, shared with other work: seconds are noisy. Of {len(CELLS)} cells "
         f"{len(measured)} were measured, {refused} are refused in words, {failed} failed, "

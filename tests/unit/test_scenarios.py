@@ -8,12 +8,13 @@ import pytest
 
 from scenarios import measure, page, rows
 from scenarios.measure import Folders, Outcome, admit
-from scenarios.table import CELLS, COLUMNS, FURTHER, SCENARIOS, TECHNIQUES, Cell, manifest
+from scenarios.table import CELLS, COLUMNS, DECODER, ENCODER, FURTHER, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
 from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 
+NOW = {DECODER: "now", ENCODER: "now"}
 TUNE = "T: The {} Miller -- Jig\nR: jig\nM: 6/8\nL: 1/8\nK: D\nA2B cde|\nfed cBA|\nd3 d3|"
 
 
@@ -185,7 +186,7 @@ def test_the_page_holds_each_technique_against_full_and_against_what_was_publish
     for scenario, factor in (("translation", 1), ("chat", 2), ("creative", 1)):
         results[f"{scenario}-full"] = measured(100, 4.0, 1000)
         results[f"{scenario}-lora"] = measured(60 * factor, 2.0, 10)
-    text = page.page(results, "now")
+    text = page.page(results, NOW)
     lines = {line for line in text.splitlines() if line.startswith("| lora |")}
     assert "| lora | 0.60 x | 0.60 x to 1.20 x | 3 | Yes | Yes | Yes | neither |" in lines
     assert "| lora | 0.50 x | 0.50 x to 0.50 x | 3 | Yes | No | Yes | O |" in lines
@@ -201,7 +202,7 @@ def test_what_makes_no_difference_saves_nothing_and_two_processes_have_a_yardsti
         results[f"{scenario}-dora"] = measured(96, 3.9, 10)
         results[f"{scenario}-ddp"] = measured(160, 4.0, 1000, ranks=2)
         results[f"{scenario}-zero"] = measured(200, 3.0, 1000, ranks=2)
-    text = page.page(results, "now")
+    text = page.page(results, NOW)
     assert "| dora | 0.96 x | 0.96 x to 0.96 x | 3 | no difference | No | Yes | N |" in text
     assert "| zero | 2.00 x | 2.00 x to 2.00 x | 3 | No | Yes | Yes | O and N |" in text
     assert "| ZeRO-3: two processes | 3.00 | 0.75 x | 0.75 x | 200 | 1.25 x |" in text
@@ -213,7 +214,7 @@ def test_what_was_trained_on_four_bits_is_shown_merged_as_well() -> None:
     found.tuned.update({"eval_loss_merged": 1.75, "chrf_merged": 19.5})
     exact = measured(1, 1, 1)
     exact.tuned["eval_loss_merged"] = 1.501
-    text = page.page({"translation-qlora": found, "translation-lora": exact, "chat-qlora": measured(1, 1, 1)}, "now")
+    text = page.page({"translation-qlora": found, "translation-lora": exact, "chat-qlora": measured(1, 1, 1)}, NOW)
     assert "| qlora | 10 → 20.5, merged 19.5 | 3 → 1.5, merged 1.75 |" in text
     assert "| lora | 10 → 20.5 | 3 → 1.5 |" in text
     words = next(each.words for each in SCENARIOS if each.name == "translation")
@@ -224,7 +225,7 @@ def test_what_was_trained_on_four_bits_is_shown_merged_as_well() -> None:
 
 
 def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
-    text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, "now")
+    text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, NOW)
     assert [line for line in text.splitlines() if line.startswith("| lora | too few |  | 1 |  |")]
 
 
@@ -232,7 +233,7 @@ def test_the_cost_is_not_taken_of_results_that_have_none() -> None:
     results = {
         f"{name}-{method}": measured(0, 1, 1) for name in ("chat", "creative", "domain") for method in ("full", "lora")
     }
-    assert "| lora | too few |  | 0 |" in page.page(results, "now")
+    assert "| lora | too few |  | 0 |" in page.page(results, NOW)
 
 
 def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
@@ -241,7 +242,7 @@ def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
         "ner-lora": Outcome("failed", "BadData in check: no rows (exit 65)"),
         "ner-full": measured(1, 1, 1, ranks=2),
     }
-    text = page.page(results, "later")
+    text = page.page(results, dict.fromkeys(NOW, "later"))
     assert "- ner-ia3: _spec.method.type: not this one_" in text
     assert "- `ner-lora` failed: BadData in check: no rows (exit 65)" in text
     assert "| full ° |" in text
@@ -249,6 +250,6 @@ def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
 
 
 def test_without_results_the_page_says_so() -> None:
-    text = page.page({}, "now")
+    text = page.page({}, NOW)
     assert "No cell has been run yet" in text
     assert json.dumps(text).count("not run") >= len(CELLS)
