@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from scenarios.measure import Outcome
-from scenarios.table import CELLS, COLUMNS, FURTHER, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
+from scenarios.table import CELLS, COLUMNS, EVERY, FURTHER, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
 
 Results = Mapping[str, Outcome]
 """Name of a cell → its outcome."""
@@ -62,7 +62,7 @@ def page(results: Results, codes: Mapping[str, str]) -> str:
         codes: base model → version of what carries out its jobs here; results of another are marked.
     """
     parts = [HEAD, _where(results, codes), "## Overview\n", _overview(results), _further(results)]
-    for scenario in (*SCENARIOS, *FURTHER):
+    for scenario in EVERY:
         parts += [
             f"## {scenario.words[0].upper()}{scenario.words[1:]}\n",
             _scenario(scenario, results, codes[scenario.model]),

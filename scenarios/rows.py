@@ -20,7 +20,7 @@ import yaml
 
 from examples.prepare_data import NOT_PROSE, preferences, translations
 from examples.prepare_data import package as installed_package
-from scenarios.table import FURTHER, SCENARIOS
+from scenarios.table import EVERY
 
 SEED: Final = 0
 package = partial(installed_package, expected="make scenarios (requirements/scenarios.txt)")
@@ -231,7 +231,7 @@ SOURCES: Final = {
 def prepare_rows(out: Path) -> None:
     """Write the files of all scenarios to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    for scenario in (*SCENARIOS, *FURTHER):
+    for scenario in EVERY:
         make, train, held_out = SOURCES[scenario.file]
         rows = make()
         random.Random(SEED).shuffle(rows)  # noqa: S311 - the same rows each time

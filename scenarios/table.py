@@ -200,6 +200,7 @@ FURTHER: Final = (
     ),
 )
 """Tasks that the published table has no row for."""
+EVERY: Final = (*SCENARIOS, *FURTHER)
 
 TECHNIQUES: Final = (
     Technique("full", "", "all weights: the yardstick", "full"),
@@ -232,7 +233,7 @@ class Cell:
 
 CELLS: Final = tuple(
     Cell(scenario, technique)
-    for scenario in (*SCENARIOS, *FURTHER)
+    for scenario in EVERY
     for technique in TECHNIQUES
     if (not technique.only or scenario.name in technique.only)
     and (not scenario.only or technique.name in scenario.only)

@@ -8,7 +8,7 @@ import pytest
 
 from scenarios import measure, page, rows
 from scenarios.measure import Folders, Outcome, admit
-from scenarios.table import CELLS, COLUMNS, DECODER, ENCODER, FURTHER, SCENARIOS, TECHNIQUES, Cell, manifest
+from scenarios.table import CELLS, COLUMNS, DECODER, ENCODER, EVERY, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
 from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
@@ -21,7 +21,7 @@ TUNE = "T: The {} Miller -- Jig\nR: jig\nM: 6/8\nL: 1/8\nK: D\nA2B cde|\nfed cBA
 def write_rows(root: Path) -> Folders:
     folders = Folders(root, root / "models", root / "results")
     folders.rows.mkdir(parents=True)
-    for scenario in (*SCENARIOS, *FURTHER):
+    for scenario in EVERY:
         for name in (scenario.file, scenario.held_out):
             (folders.rows / name).write_text("{}\n")
     return folders
@@ -88,7 +88,7 @@ def test_a_cell_that_was_interrupted_begins_again(tmp_path: Path, monkeypatch: p
         measure.run(cell, folders, "key", {0}, Event())
 
 
-@pytest.mark.parametrize("scenario", [*SCENARIOS, *FURTHER], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", EVERY, ids=lambda scenario: scenario.name)
 def test_a_scenario_shows_a_metric_of_its_task(scenario: object) -> None:
     assert isinstance(scenario, type(SCENARIOS[0]))
     assert scenario.metric in METRICS[scenario.task].names  # type: ignore[index]
@@ -116,7 +116,7 @@ def test_a_manifest_is_one_job_under_the_cells_name(tmp_path: Path) -> None:
     ],
 )
 def test_the_rows_are_read_by_their_task(scenario: str, make: object, tmp_path: Path) -> None:
-    found = next(each for each in (*SCENARIOS, *FURTHER) if each.name == scenario)
+    found = next(each for each in EVERY if each.name == scenario)
     assert callable(make)
     made = make()
     assert made == make()
