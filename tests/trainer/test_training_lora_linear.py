@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from strop_trainer.lora_linear import LEVELS, PassCounter, keep_mask, masked, replace_forward
+from strop_trainer.methods import quantized
 from tests.support.models import tiny_llama
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")]
@@ -17,10 +18,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
-def adapted(folder: Path, *, dropout: float = 0.0, dtype: Any = torch.float32, **options: Any) -> Any:
+def adapted(
+    folder: Path, *, dropout: float = 0.0, dtype: Any = torch.float32, quantize: bool = False, **options: Any
+) -> Any:
     """Return a model whose adapters do something, in training mode."""
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    precision = "bf16" if dtype is torch.bfloat16 else "fp32"
+    more = {"quantization_config": quantized.quantization_config(precision)} if quantize else {}
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **more)
+    if quantize:
+        base = quantized.prepare(base)
     config = LoraConfig(
         task_type="CAUSAL_LM", r=4, lora_alpha=8, lora_dropout=dropout, target_modules="all-linear", **options
     )
@@ -42,10 +49,10 @@ def loss_and_gradients(model: Any) -> tuple[Any, dict[str, Any]]:
     return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("rslora", [False, True])
-def test_loss_and_gradients_are_those_of_peft(folder: Path, rslora: bool) -> None:
-    loss, gradients = loss_and_gradients(adapted(folder, use_rslora=rslora))
-    model = adapted(folder, use_rslora=rslora)
+@pytest.mark.parametrize(("rslora", "quantize"), [(False, False), (True, False), (False, True)])
+def test_loss_and_gradients_are_those_of_peft(folder: Path, rslora: bool, quantize: bool) -> None:
+    loss, gradients = loss_and_gradients(adapted(folder, use_rslora=rslora, quantize=quantize))
+    model = adapted(folder, use_rslora=rslora, quantize=quantize)
     assert replace_forward(model, 0)[1] == 14
     ours, our_gradients = loss_and_gradients(model)
     assert torch.allclose(ours, loss, rtol=1e-5)
@@ -55,10 +62,11 @@ def test_loss_and_gradients_are_those_of_peft(folder: Path, rslora: bool) -> Non
         assert torch.allclose(our_gradients[name], gradient, rtol=1e-3, atol=1e-6), name
 
 
-def test_in_bf16_gradients_are_near_those_in_fp32(folder: Path) -> None:
-    _, exact = loss_and_gradients(adapted(folder))
-    model = adapted(folder, dtype=torch.bfloat16)
-    replace_forward(model, 0)
+@pytest.mark.parametrize("quantize", [False, True])
+def test_in_bf16_gradients_are_near_those_in_fp32(folder: Path, quantize: bool) -> None:
+    _, exact = loss_and_gradients(adapted(folder, quantize=quantize))
+    model = adapted(folder, dtype=torch.bfloat16, quantize=quantize)
+    assert replace_forward(model, 0)[1] == 14
     _, found = loss_and_gradients(model)
     for name, gradient in exact.items():
         assert found[name].dtype is torch.float32
@@ -90,6 +98,27 @@ def test_gradients_with_dropout_are_those_of_the_formula() -> None:
         strict=True,
     ):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_of_a_quantized_layer_only_the_rounded_input_is_kept(folder: Path) -> None:
+    """PEFT's own way keeps the adapter's input in its fp32, dropped, and the mask."""
+    kept: list[Any] = []
+
+    def keep(tensor: Any) -> Any:
+        kept.append(tensor)
+        return tensor
+
+    model = adapted(folder, dropout=0.1, dtype=torch.bfloat16, quantize=True)
+    replace_forward(model, 0)
+    layer = model.get_base_model().model.layers[0].mlp.gate_proj
+    x = torch.randn(32, layer.in_features, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(x)
+    of_rows = [tensor for tensor in kept if tensor.shape[0] == len(x)]
+    assert {(tuple(tensor.shape), tensor.dtype) for tensor in of_rows} == {
+        ((32, layer.in_features), torch.bfloat16),
+        ((32, 4), torch.bfloat16),
+    }
 
 
 def test_evaluation_drops_nothing_and_a_disabled_adapter_is_the_base_model(folder: Path) -> None:
