@@ -78,7 +78,8 @@ class _LoraLinear(torch.autograd.Function):
         x_gradient = None
         if ctx.needs_input_grad[0]:
             through = to_inner @ a.to(x.dtype)
-            x_gradient = (through if mask is None else masked(through, mask)).addmm_(gradient, _weight_of(ctx.frozen, x.dtype))
+            weight = _weight_of(ctx.frozen, x.dtype)
+            x_gradient = (through if mask is None else masked(through, mask)).addmm_(gradient, weight)
         return x_gradient, None, a_gradient, b_gradient, None, None, None
 
 
