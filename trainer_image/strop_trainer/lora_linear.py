@@ -92,7 +92,7 @@ def _weight_of(frozen: Any, dtype: torch.dtype) -> Any:
 
 def _is_plain(module: Any) -> bool:
     """Whether this is PEFT's plain adapter on a plain or 4-bit layer."""
-    base = getattr(module, "base_layer", None)
+    base: Any = getattr(module, "base_layer", None)
     return (type(module) is Linear and type(base) is torch.nn.Linear) or (
         type(module) is AdaptedLinear4bit and type(base) is Linear4bit and base.compute_dtype in _INTEGERS
     )
