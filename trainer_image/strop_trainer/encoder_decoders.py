@@ -12,6 +12,8 @@ TASKS: Final[tuple[Task, ...]] = ("translation", "summarization", "instruction",
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "bart": ("BartForConditionalGeneration", "BartModel"),
     "marian": ("MarianMTModel", "MarianModel"),
+    "mt5": ("MT5ForConditionalGeneration", "MT5Model"),
+    "pegasus": ("PegasusForConditionalGeneration", "PegasusModel"),
     "t5": ("T5ForConditionalGeneration", "T5Model"),
 }
 """Model type → transformers' class of what writes texts, and of its body, whose weights are the same: what our tests

@@ -150,7 +150,7 @@ class EncoderDecoderTask:
         languages = row.get("languages", (None, None))
         if self._model_type == "marian":
             source = marian_source(source, languages[1], tokenizer.supported_language_codes)
-        elif self._model_type == "t5":
+        elif self._model_type in {"t5", "mt5"}:
             source = t5_source(self.name, source, *languages)
         read = list(tokenizer(source)["input_ids"])
         written = list(tokenizer(text_target=target)["input_ids"])
@@ -166,7 +166,10 @@ class EncoderDecoderTask:
 
 
 def t5_source(task: str, text: str, source: str | None = None, target: str | None = None) -> str:
-    """Return a text with the words that T5 was trained with (Raffel et al. 2020, appendix D), where there are any."""
+    """Return a text with the words that T5 was trained with (Raffel et al. 2020, appendix D), where there are any.
+
+    mT5 knows no task before it is tuned; the words tell it which, and the language to write.
+    """
     if task == "summarization":
         return f"summarize: {text}"
     if task != "translation" or not target:
