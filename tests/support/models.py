@@ -281,10 +281,31 @@ def _sentencepiece_tokenizer(path: Path, architecture: str) -> tuple[int, int, i
     if architecture == "m2m_100":
         names = ["<s>", "<pad>", "</s>", "<unk>", *(p for p in pieces if p not in {"<s>", "</s>", "<unk>"})]
         (path / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
-    (path / file).write_bytes(model)
-    (path / "tokenizer_config.json").write_text(json.dumps(named))
+    if architecture == "nllb":
+        _nllb_tokenizer().save_pretrained(path)
+    else:
+        (path / file).write_bytes(model)
+        (path / "tokenizer_config.json").write_text(json.dumps(named))
     model_type = {"nllb": "m2m_100", "mbart-50": "mbart"}.get(architecture, architecture)
     # Which kind of tokenizer it is, transformers compares with the model's.
     (path / "config.json").write_text(json.dumps({"model_type": model_type}))
     tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    return tokenizer.pad_token_id, tokenizer.eos_token_id, len(tokenizer)
+    # M2M100's numbers of languages, of which its folder names none, follow those of its pieces.
+    return tokenizer.pad_token_id, tokenizer.eos_token_id, 200 if architecture == "m2m_100" else len(tokenizer)
+
+
+def _nllb_tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: PLC0415
+    from transformers import NllbTokenizer  # noqa: PLC0415
+
+    core: Any = Tokenizer(models.BPE(unk_token="<unk>"))  # type: ignore[call-arg]
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=160, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False
+    )
+    core.train_from_iterator(TEXTS, trainer)
+    made = json.loads(core.to_str())["model"]
+    languages = ["deu_Latn", "eng_Latn", "zho_Hans", "zho_Hant"]
+    vocabulary = made["vocab"] | {name: len(made["vocab"]) + number for number, name in enumerate(languages)}
+    merges = [tuple(merge) for merge in made["merges"]]
+    return NllbTokenizer(vocab=vocabulary, merges=merges, extra_special_tokens=languages)
