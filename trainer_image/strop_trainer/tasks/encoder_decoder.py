@@ -24,8 +24,8 @@ from strop_trainer.tasks.rows import UnfitRowsError
 
 _SHOWN_CODES: Final = 6
 _NO_START: Final = (
-    "model: neither its config.json nor its generation_config.json has a decoder_start_token_id, with which its decoder "
-    "begins"
+    "model: neither its config.json nor its generation_config.json has a decoder_start_token_id, with which its "
+    "decoder begins"
 )
 
 
