@@ -9,7 +9,10 @@ from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.export.encoder_decoder import export_encoder_decoder, keep_begin
+from strop_trainer.heads.encoder_decoder_proof import prove_encoder_decoder
 from strop_trainer.methods import load_tokenizer
+from strop_trainer.plan import ProofPlan
 from strop_trainer.sources.model_folder import check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Encoded
@@ -140,3 +143,20 @@ def test_the_first_mbart_needs_no_start_and_mbart_50_does(tmp_path: Path) -> Non
         else:
             with pytest.raises(TrainerError, match="has a decoder_start_token_id"):
                 task.encode([row("en", "de")], tokenizer, 64)
+
+
+@pytest.mark.parametrize("architecture", ["nllb", "m2m_100", "mbart-50", "mbart", "mt5", "pegasus"])
+def test_an_export_answers_as_pytorch_and_its_tokenizer_knows_the_languages(tmp_path: Path, architecture: str) -> None:
+    task, tokenizer = task_and_tokenizer(tmp_path / "tiny", architecture)
+    (question,) = task.questions([row("de", "en")], tokenizer, 64, 1)
+    keep_begin(tmp_path / "tiny", question.given, question.languages)
+    export_encoder_decoder(tmp_path / "tiny", tmp_path / "onnx", "fp32")
+    limits = ProofPlan(rows=1)
+    (proof,) = prove_encoder_decoder(tmp_path / "tiny", {"fp32": tmp_path / "onnx"}, [question], limits, 6)
+    assert proof.passed, proof
+    # Asked as the model card asks: with what stands in the folder, and nothing else.
+    again = load_tokenizer(tmp_path / "onnx", fast=False)
+    assert again(question.prompt)["input_ids"] == question.prompt_ids
+    settings = json.loads((tmp_path / "onnx" / "generation_config.json").read_text())
+    begin = [settings.get(name) for name in ("decoder_start_token_id", "forced_bos_token_id")]
+    assert [token for token in begin if token is not None] == list(question.given)
