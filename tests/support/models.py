@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.support.paths import CACHE, REPOSITORY
 
@@ -166,11 +166,12 @@ def tiny_encoder_decoder(
     """Write a random tiny model of encoder and decoder (fp32, two layers each) with its tokenizer to `path`.
 
     T5 has a byte-level tokenizer that ends each text, BART one that begins it as well; Marian has its own kind, of two
-    SentencePiece models, and writes German or French, as `>>de<<` or `>>fr<<` asks for.
+    SentencePiece models, and writes German or French, as `>>de<<` or `>>fr<<` asks for. The others have a SentencePiece
+    model each, as their folders on the hub, but for NLLB's tokenizer.json.
 
     Args:
         path: the folder to make.
-        architecture: t5, bart or marian.
+        architecture: t5, bart, marian, mt5, pegasus, nllb, m2m_100, mbart or mbart-50.
         seed: of the random weights.
         untied: whether T5's head has weights of its own, and does not scale what it reads, as Flan-T5's.
         configuration: further fields of the configuration.
@@ -179,25 +180,28 @@ def tiny_encoder_decoder(
     from transformers import AutoConfig, AutoModelForSeq2SeqLM  # noqa: PLC0415
 
     path.mkdir(parents=True)
-    begins = architecture == "bart"
+    begins, languages = architecture == "bart", architecture in {"nllb", "m2m_100", "mbart", "mbart-50"}
     if architecture == "marian":
         pad_id, end_id, rows = _marian_tokenizer(path)
+    elif architecture in _TOKENIZERS:
+        pad_id, end_id, rows = _sentencepiece_tokenizer(path, architecture)
     else:
         tokenizer = _ending_tokenizer(begins=begins)
         tokenizer.save_pretrained(path)
         pad_id, end_id, rows = tokenizer.pad_token_id, tokenizer.eos_token_id, 512
     sizes: dict[str, Any] = {"vocab_size": rows, "d_model": 64, "pad_token_id": pad_id, "eos_token_id": end_id}
-    if architecture == "t5":
+    if architecture in {"t5", "mt5"}:
         sizes |= {"d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": pad_id}
     else:
         layers = {"layers": 2, "attention_heads": 4, "ffn_dim": 128}
         sizes |= {f"{part}_{name}": size for part in ("encoder", "decoder") for name, size in layers.items()}
-        sizes |= {"max_position_embeddings": 128, "decoder_start_token_id": end_id if begins else pad_id}
+        sizes |= {"max_position_embeddings": 128, "decoder_start_token_id": end_id if begins or languages else pad_id}
     if begins:
         sizes["bos_token_id"] = tokenizer.bos_token_id
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = AutoConfig.for_model(architecture, **{**sizes, **configuration})
+        model_type = {"nllb": "m2m_100", "mbart-50": "mbart"}.get(architecture, architecture)
+        config = AutoConfig.for_model(model_type, **{**sizes, **configuration})
         model: Any = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
         if begins:
             model.generation_config.forced_bos_token_id = tokenizer.bos_token_id
@@ -226,6 +230,17 @@ def _ending_tokenizer(*, begins: bool) -> Any:
 
 def _marian_tokenizer(path: Path) -> tuple[int, int, int]:
     """Write a Marian tokenizer; return the tokens of padding and end, and how many there are."""
+    model, pieces = _sentencepiece()
+    for name in ("source.spm", "target.spm"):
+        (path / name).write_bytes(model)
+    names = ["</s>", "<unk>", *(p for p in pieces if p not in {"<s>", "</s>", "<unk>"}), ">>de<<", ">>fr<<", "<pad>"]
+    (path / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
+    return len(names) - 1, 0, len(names)
+
+
+def _sentencepiece(**changes: Any) -> tuple[bytes, list[str]]:
+    """Return a SentencePiece model of our texts, and its pieces."""
     import io  # noqa: PLC0415
 
     import sentencepiece  # noqa: PLC0415
@@ -234,16 +249,63 @@ def _marian_tokenizer(path: Path) -> tuple[int, int, int]:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS),
         model_writer=made,
-        vocab_size=120,
         character_coverage=1.0,
-        hard_vocab_limit=False,
         minloglevel=2,
+        **{"vocab_size": 120, "hard_vocab_limit": False, **changes},
     )
-    for name in ("source.spm", "target.spm"):
-        (path / name).write_bytes(made.getvalue())
     model = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
-    pieces = [model.id_to_piece(number) for number in range(model.get_piece_size())]
-    names = ["</s>", "<unk>", *(p for p in pieces if p not in {"<s>", "</s>", "<unk>"}), ">>de<<", ">>fr<<", "<pad>"]
-    (path / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
-    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
-    return len(names) - 1, 0, len(names)
+    return made.getvalue(), [model.id_to_piece(number) for number in range(model.get_piece_size())]
+
+
+_TOKENIZERS: Final = {
+    "mt5": ("T5Tokenizer", "spiece.model"),
+    "pegasus": ("PegasusTokenizer", "spiece.model"),
+    "nllb": ("NllbTokenizer", "sentencepiece.bpe.model"),
+    "m2m_100": ("M2M100Tokenizer", "sentencepiece.bpe.model"),
+    "mbart": ("MBartTokenizer", "sentencepiece.bpe.model"),
+    "mbart-50": ("MBart50Tokenizer", "sentencepiece.bpe.model"),
+}
+"""Model → its kind of tokenizer, and the file of its SentencePiece model."""
+
+
+def _sentencepiece_tokenizer(path: Path, architecture: str) -> tuple[int, int, int]:
+    """Write a tokenizer; return the tokens of padding and end, and how many rows of an embedding it needs."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    kind, file = _TOKENIZERS[architecture]
+    named: dict[str, Any] = {"tokenizer_class": kind}
+    own = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1} if file == "spiece.model" else {}
+    model, pieces = _sentencepiece(**own)
+    if architecture == "mt5":
+        named["extra_ids"] = 0
+    if architecture == "m2m_100":
+        names = ["<s>", "<pad>", "</s>", "<unk>", *(p for p in pieces if p not in {"<s>", "</s>", "<unk>"})]
+        (path / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
+    if architecture == "nllb":
+        _nllb_tokenizer().save_pretrained(path)
+    else:
+        (path / file).write_bytes(model)
+        (path / "tokenizer_config.json").write_text(json.dumps(named))
+    model_type = {"nllb": "m2m_100", "mbart-50": "mbart"}.get(architecture, architecture)
+    # Which kind of tokenizer it is, transformers compares with the model's.
+    (path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    # M2M100's numbers of languages, of which its folder names none, follow those of its pieces.
+    return tokenizer.pad_token_id, tokenizer.eos_token_id, 200 if architecture == "m2m_100" else len(tokenizer)
+
+
+def _nllb_tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: PLC0415
+    from transformers import NllbTokenizer  # noqa: PLC0415
+
+    core: Any = Tokenizer(models.BPE(unk_token="<unk>"))  # type: ignore[call-arg]
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=160, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False
+    )
+    core.train_from_iterator(TEXTS, trainer)
+    made = json.loads(core.to_str())["model"]
+    languages = ["deu_Latn", "eng_Latn", "zho_Hans", "zho_Hant"]
+    vocabulary = made["vocab"] | {name: len(made["vocab"]) + number for number, name in enumerate(languages)}
+    merges = [tuple(merge) for merge in made["merges"]]
+    return NllbTokenizer(vocab=vocabulary, merges=merges, extra_special_tokens=languages)

@@ -81,7 +81,7 @@ def test_the_work_of_a_model_is_that_of_its_linear_layers(tmp_path: Path) -> Non
     assert work_of_model(adapted.base) == Work(4 * body + 6 * trained, 4 * hidden * vocabulary)
 
 
-@pytest.mark.parametrize("architecture", ["t5", "bart", "marian"])
+@pytest.mark.parametrize("architecture", ["t5", "bart", "marian", "mt5", "pegasus", "nllb", "mbart-50"])
 def test_of_an_encoder_decoder_each_half_works_on_its_own_tokens(tmp_path: Path, architecture: str) -> None:
     base: Any = AutoModelForSeq2SeqLM.from_pretrained(tiny_encoder_decoder(tmp_path / "tiny", architecture))
     get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_2_SEQ_LM"))

@@ -12,6 +12,7 @@ from strop.planning.resolve import needs_of, resolve_training
 from strop_trainer.plan import TrainingPlan
 
 T5, BART, UNKNOWN = "hf://google-t5/t5-small", "hf://facebook/bart-base", "pvc://models/someones-t5"
+BART_LARGE = "hf://facebook/bart-large"
 SMOLLM = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -67,6 +68,25 @@ def test_what_it_does_not_do_is_refused_at_admission(change: dict[str, Any], wor
     with pytest.raises(PlanError) as refused:
         plan(T5, **{"task": "translation", **change})
     assert words in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["google/mt5-small", "google/pegasus-xsum", "facebook/nllb-200-distilled-600M", "facebook/mbart-large-50"]
+)
+def test_further_families_are_planned_as_their_kin(name: str) -> None:
+    found = plan(f"hf://{name}")
+    assert not found.hyperparameters.packing
+    assert found.artifact.onnx == ["fp32", "int8"]
+    kin = plan(T5 if "mt5" in name else BART_LARGE)
+    assert found.hyperparameters.learning_rate == kin.hyperparameters.learning_rate
+
+
+@pytest.mark.parametrize("name", ["facebook/nllb-200-1.3B", "facebook/m2m100_418M", "facebook/mbart-large-50"])
+def test_models_whose_texts_carry_languages_translate_alone(name: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        plan(f"hf://{name}", "summarization")
+    assert "spec.task: found summarization, allowed for M" in refused.value.message
+    assert "whose texts carry the tokens of languages: translation" in refused.value.message
 
 
 def test_labels_are_another_kind_of_models() -> None:

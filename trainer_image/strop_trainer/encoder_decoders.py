@@ -11,11 +11,17 @@ TASKS: Final[tuple[Task, ...]] = ("translation", "summarization", "instruction",
 """One text is read, another is written."""
 CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "bart": ("BartForConditionalGeneration", "BartModel"),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Model"),
     "marian": ("MarianMTModel", "MarianModel"),
+    "mbart": ("MBartForConditionalGeneration", "MBartModel"),
+    "mt5": ("MT5ForConditionalGeneration", "MT5Model"),
+    "pegasus": ("PegasusForConditionalGeneration", "PegasusModel"),
     "t5": ("T5ForConditionalGeneration", "T5Model"),
 }
 """Model type → transformers' class of what writes texts, and of its body, whose weights are the same: what our tests
-train. Others, such as mBART, whose texts carry the tokens of languages, are refused."""
+train. Others are refused. NLLB's is M2M100's, mBART-50's mBART's."""
+OF_LANGUAGES: Final = ("m2m_100", "mbart")
+"""Model types whose texts carry the tokens of languages, which only rows of translation tell."""
 METHODS: Final[tuple[MethodType, ...]] = ("lora", "dora", "ia3", "full")
 PRECISIONS: Final[tuple[OnnxPrecision, ...]] = ("fp32", "int8")
 
@@ -25,9 +31,20 @@ def task_refusal(task: Task | str, architecture: str) -> str | None:
 
     Tasks of labels are another kind of model's, which may be made of such a one.
     """
-    if task in TASKS or task in LABEL_TASKS:
+    if task in LABEL_TASKS:
+        return None
+    if has_languages(architecture):
+        if task == "translation":
+            return None
+        return f"task: found {task}, allowed for {architecture}, whose texts carry the tokens of languages: translation"
+    if task in TASKS:
         return None
     return f"task: found {task}, allowed for {_words(architecture)}: {', '.join(TASKS)}"
+
+
+def has_languages(architecture: str) -> bool:
+    """Whether a model's texts carry the tokens of their languages."""
+    return any(architecture in {model_type, *CLASSES[model_type]} for model_type in OF_LANGUAGES)
 
 
 def plan_refusal(plan: TrainingPlan, architecture: str) -> str | None:

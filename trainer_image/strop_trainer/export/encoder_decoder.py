@@ -90,11 +90,23 @@ def export_encoder_decoder(merged: Path, out: Path, precision: OnnxPrecision) ->
     AutoTokenizer.from_pretrained(merged, local_files_only=True).save_pretrained(out)
 
 
-def keep_begin(folder: Path, given: Sequence[int]) -> None:
-    """Write to a model's settings for writing what its decoder was given: the start, and maybe one token more."""
+def keep_begin(folder: Path, given: Sequence[int], languages: tuple[str, str] | None = None) -> None:
+    """Write to a model's settings for writing what its decoder was given: the start, and maybe one token more.
+
+    Args:
+        folder: of the model.
+        given: the tokens.
+        languages: the tokenizer's codes of source and target, where it has such; its settings get them.
+    """
     names = ("decoder_start_token_id", "forced_bos_token_id")
-    settings = json.loads((folder / SETTINGS).read_bytes()) | dict(zip(names, given, strict=False))
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    _write_to(folder / SETTINGS, dict.fromkeys(names) | dict(zip(names, given, strict=False)))
+    if languages is not None:
+        _write_to(folder / "tokenizer_config.json", dict(zip(("src_lang", "tgt_lang"), languages, strict=True)))
+
+
+def _write_to(file: Path, values: dict[str, Any]) -> None:
+    settings = json.loads(file.read_bytes()) | values
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _encode(model: Any, input_ids: Any, attention_mask: Any) -> Any:

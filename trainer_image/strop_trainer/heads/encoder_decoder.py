@@ -83,9 +83,10 @@ class EncoderDecoderHead(CausalHead):
         """Build the ONNX folders from the merged model."""
         from strop_trainer.export.encoder_decoder import export_encoder_decoder, keep_begin  # noqa: PLC0415 - seconds
 
-        begins = {question.given for question in run.questions if isinstance(question, SourceQuestion)}
+        asked = [question for question in run.questions if isinstance(question, SourceQuestion)]
+        begins = {(question.given, question.languages) for question in asked}
         if len(begins) == 1:  # else the languages differ, and whoever asks says which
-            keep_begin(run.artifact("merged"), begins.pop())
+            keep_begin(run.artifact("merged"), *begins.pop())
         export_each(run, precisions_of(run.plan.training), export_encoder_decoder)
 
     def prove(self, run: Run) -> None:

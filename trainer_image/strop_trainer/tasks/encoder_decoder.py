@@ -1,7 +1,8 @@
 """Tasks of one text and another, for a model of encoder and decoder: the rows of `prompted`, without a chat template.
 
-What stands in front of a text is what the family was trained with: T5's words, Marian's `>>de<<`. A decoder is given
-its start, and the token of the beginning that the model forces; all that follows is learnt.
+What stands in front of a text is what the family was trained with: T5's words, Marian's `>>de<<`, NLLB's, M2M100's and
+mBART's tokens of languages. A decoder is given its start, and the token of the beginning that the model forces, or that
+of the language to write; all that follows is learnt.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from strop_trainer.encoder_decoders import model_refusal, plan_refusal
+from strop_trainer.encoder_decoders import OF_LANGUAGES, model_refusal, plan_refusal
 from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import DatasetPlan, TrainingPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.sources.model_folder import ModelFolder
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
+from strop_trainer.tasks.languages import ENDS_WITH_LANGUAGE, language_code, language_tokens, set_languages
 from strop_trainer.tasks.prompted import LANGUAGES, PromptedTask, source_and_target
 from strop_trainer.tasks.rows import UnfitRowsError
 
 _SHOWN_CODES: Final = 6
+_NO_START: Final = (
+    "model: neither its config.json nor its generation_config.json has a decoder_start_token_id, with which its "
+    "decoder begins"
+)
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,12 @@ class SourceTarget(Example):
     Args:
         given: tokens that the decoder begins with.
         target_ids: tokens that are learnt behind them, the end included where it was not cut off.
+        languages: the tokenizer's codes of source and target, where it has such.
     """
 
     given: tuple[int, ...]
     target_ids: tuple[int, ...]
+    languages: tuple[str, str] | None = None
 
     @property
     def target_count(self) -> int:
@@ -43,9 +51,13 @@ class SourceTarget(Example):
 
 @dataclass(frozen=True)
 class SourceQuestion(Question):
-    """A held-out row: `prompt_ids` are the source's tokens, `row_ids` the decoder's, `given` among them."""
+    """A held-out row: `prompt_ids` are the source's tokens, `row_ids` the decoder's, `given` among them.
+
+    `languages` are the tokenizer's codes of source and target, where it has such.
+    """
 
     given: tuple[int, ...] = ()
+    languages: tuple[str, str] | None = None
 
 
 class EncoderDecoderTask:
@@ -67,12 +79,12 @@ class EncoderDecoderTask:
                 found = json.loads(file.read_bytes())
                 settings |= {key: value for key, value in found.items() if value is not None}
         start, forced = settings.get("decoder_start_token_id"), settings.get("forced_bos_token_id")
-        if not isinstance(start, int):
-            raise bad_configuration(
-                f"model: neither config.json nor generation_config.json of {model.source} has a "
-                "decoder_start_token_id, with which its decoder begins"
-            )
-        self._start, self._forced = start, forced if isinstance(forced, int) else None
+        # The first mBART's begins with the language that a row tells; of which kind it is, its tokenizer tells.
+        if not isinstance(start, int) and self._model_type != "mbart":
+            raise bad_configuration(_NO_START)
+        self._start: int | None = start if isinstance(start, int) else None
+        self._forced: int | None = forced if isinstance(forced, int) else None
+        self._known: tuple[Any, dict[str, int]] | None = None
 
     def check_plan(self, plan: TrainingPlan) -> None:
         """Refuse a model of another kind, and what is not done with such a one.
@@ -132,6 +144,7 @@ class EncoderDecoderTask:
                     messages=[{"role": "user", "content": source}],
                     others=tuple(row.get("others", ())),
                     given=example.given,
+                    languages=example.languages,
                 )
             )
         return found
@@ -148,15 +161,18 @@ class EncoderDecoderTask:
         """
         source, target = source_and_target(self.name, row)
         languages = row.get("languages", (None, None))
+        if self._model_type in OF_LANGUAGES:
+            return self._pair_of_languages(source, target, languages, tokenizer, max_length)
         if self._model_type == "marian":
             source = marian_source(source, languages[1], tokenizer.supported_language_codes)
-        elif self._model_type == "t5":
+        elif self._model_type in {"t5", "mt5"}:
             source = t5_source(self.name, source, *languages)
         read = list(tokenizer(source)["input_ids"])
         written = list(tokenizer(text_target=target)["input_ids"])
-        given: tuple[int, ...] = (self._start,)
+        start = self._needed_start()
+        given: tuple[int, ...] = (start,)
         if written[:1] == [self._forced]:
-            given, written = (self._start, written[0]), written[1:]
+            given, written = (start, written[0]), written[1:]
         if written[-1:] != [tokenizer.eos_token_id]:
             written.append(tokenizer.eos_token_id)
         lengths = [len(read), len(written)]
@@ -164,9 +180,40 @@ class EncoderDecoderTask:
             read = list(tokenizer(source, truncation=True, max_length=max_length)["input_ids"])
         return SourceTarget(read, [], given, tuple(written[:max_length])), lengths, source
 
+    def _pair_of_languages(
+        self, source: str, target: str, languages: Sequence[str | None], tokenizer: Any, max_length: int
+    ) -> tuple[SourceTarget, list[int], str]:
+        """Return the same for a model whose texts carry the tokens of their languages."""
+        if self._known is None or self._known[0] is not tokenizer:
+            self._known = (tokenizer, language_tokens(tokenizer, self._model_type))
+        tokens = self._known[1]
+        read_code, written_code = (
+            language_code(f"{side}_language", language, tokens)
+            for side, language in zip(("source", "target"), languages, strict=True)
+        )
+        set_languages(tokenizer, read_code, written_code)
+        read = list(tokenizer(source)["input_ids"])
+        written = [*tokenizer(target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        given: tuple[int, ...] = (tokens[written_code],)
+        if type(tokenizer).__name__ != ENDS_WITH_LANGUAGE:
+            given = (self._needed_start(), *given)
+        lengths = [len(read), len(written)]
+        if len(read) > max_length:
+            read = list(tokenizer(source, truncation=True, max_length=max_length)["input_ids"])
+        example = SourceTarget(read, [], given, tuple(written[:max_length]), (read_code, written_code))
+        return example, lengths, source
+
+    def _needed_start(self) -> int:
+        if self._start is None:
+            raise bad_configuration(_NO_START)
+        return self._start
+
 
 def t5_source(task: str, text: str, source: str | None = None, target: str | None = None) -> str:
-    """Return a text with the words that T5 was trained with (Raffel et al. 2020, appendix D), where there are any."""
+    """Return a text with the words that T5 was trained with (Raffel et al. 2020, appendix D), where there are any.
+
+    mT5 knows no task before it is tuned; the words tell it which, and the language to write.
+    """
     if task == "summarization":
         return f"summarize: {text}"
     if task != "translation" or not target:
