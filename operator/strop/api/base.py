@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -44,6 +44,11 @@ class Rule(NamedTuple):
     def told(self, model: Any) -> str:
         """Return the message for a model that breaks the rule."""
         return f"found {self.found.python(model)}; {self.message}" if self.found else self.message
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return names as a list in CEL."""
+    return "[" + ", ".join(f"'{name}'" for name in names) + "]"
 
 
 class Violation(NamedTuple):
