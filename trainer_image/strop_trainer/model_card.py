@@ -11,6 +11,7 @@ import yaml
 
 from strop_trainer.capacity import capacity_note
 from strop_trainer.documents import TrainingDocument
+from strop_trainer.encoder_decoders import has_languages
 
 if TYPE_CHECKING:
     from strop_trainer.record import RunRecord
@@ -22,6 +23,7 @@ _TAGS = dict.fromkeys(("chat", "text-generation", "instruction", "preference"), 
 _LICENCES = {
     "Apache-2.0": "apache-2.0",
     "MIT": "mit",
+    "CC-BY-NC-4.0": "cc-by-nc-4.0",
     "Gemma Terms of Use": "gemma",
     "Llama 3 Community License": "llama3",
     "Llama 3.1 Community License": "llama3.1",
@@ -47,6 +49,7 @@ def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence
         plan=record.plan.training,
         folders=folders,
         served=served,
+        languages=has_languages(record.architecture),
         capacity=capacity_note(record.plan.training, record.trainable_parameters, record.target_tokens),
         metrics=metric_rows(record),
         merged=merged_in_words(record),

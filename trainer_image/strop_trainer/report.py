@@ -25,7 +25,6 @@ from strop_trainer.documents import (
     TrainingDocument,
     dump,
 )
-from strop_trainer.encoder_decoders import has_languages
 from strop_trainer.export.encoder_decoder import DECODER, ENCODER
 from strop_trainer.lengths import in_words
 from strop_trainer.manifest import FileEntry, file_sha256
@@ -246,7 +245,6 @@ def render_html(
         lost=lost_in_words(record),
         lengths=record.lengths,
         lengths_in_words=in_words(record.lengths) if record.lengths else "",
-        languages=has_languages(record.architecture),
         proofs=proof.results,
         limits=proof.limits,
         metrics=metric_rows(record),
