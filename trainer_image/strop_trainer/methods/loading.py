@@ -250,6 +250,10 @@ def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
         names = sorted(info["missing_keys"])
         raise bad_configuration(f"model: its weights lack {len(names)} tensors, such as {names[0]}")
     base.config.use_cache = False
+    for module in base.modules():
+        if getattr(module, "layerdrop", 0):
+            # M2M100 leaves layers out at random: their adapters would have no gradient, another rank's would.
+            module.layerdrop = 0.0
     return quantized.prepare(base) if method == "qlora" else base
 
 
