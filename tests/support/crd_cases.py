@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from strop.api.finetunejob import LABEL_TASKS
-from strop_trainer.plan import METRIC_RANGES, METRICS, Task, TaskMetrics
+from strop_trainer.plan import LABEL_TASKS, METRIC_RANGES, METRICS, Task, TaskMetrics
 
 Document = dict[str, Any]
 
