@@ -122,7 +122,6 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "status.completionTime": Values.time,
 }
 
-
 _POOL: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.nodeSelector": (
         ({}, {f"key{n}": "a" for n in range(32)}),
@@ -152,7 +151,6 @@ _POOL: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.namespaces": (([], [f"team{n}" for n in range(256)]), {"maxItems": [f"team{n}" for n in range(257)]}),
     "spec.namespaces[]": Values.label,
 }
-
 
 _VERSION: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.model": Values.label,
@@ -190,18 +188,14 @@ _VERSION: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.publishedAt": Values.time,
 }
 
-
 _DATA_SOURCES = (
     ("configmap://rows/train.jsonl", "pvc://a.b/rows", "hf://datasets/owner/name/a/b.jsonl", "pvc://a/" + "b" * 1016),
     {"minLength": "", "maxLength": "pvc://a/" + "b" * 1017, "form": "ftp://host/file"},
 )
 
-
 _NO_VALIDATION = {"spec.dataset.validation": ABSENT}
 
-
 _NO_REVISION = {"spec.model.revision": ABSENT}
-
 
 BOUNDS: tuple[Bound, ...] = (
     *(Bound("FineTuneJob", path, accept, reject) for path, (accept, reject) in _JOB.items()),

@@ -6,9 +6,7 @@ from typing import Any
 
 NOT_YET = "this version of Strop"
 
-
 UNMEASURED = " is measured by "
-
 
 ASIDE = (NOT_YET, UNMEASURED)
 """Words of rules that may refuse what another bound or rule takes."""

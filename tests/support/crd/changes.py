@@ -42,7 +42,6 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
 )
 
-
 MUTABLE: dict[str, tuple[Mapping[str, Any], ...]] = {
     "FineTuneJob": (
         {},

@@ -11,13 +11,10 @@ from strop_trainer.plan import LABEL_TASKS
 
 Document = dict[str, Any]
 
-
 ABSENT = object()
 """As a value: the field is left out."""
 
-
 HASH = "0123456789abcdef" * 4
-
 
 TIME = "2026-01-31T12:00:00Z"
 
@@ -187,7 +184,6 @@ FULL: dict[str, Document] = {
         },
     },
 }
-
 
 MINIMAL: dict[str, Document] = {
     "FineTuneJob": {

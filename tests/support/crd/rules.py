@@ -25,7 +25,6 @@ _JOB: tuple[RuleCase, ...] = (
     key_rules("FineTuneJob", "status.metrics", "1", ("a_0", "a" * 64), ("", "a" * 65, "Exact Match")),
 )
 
-
 RULES: tuple[RuleCase, ...] = (
     *_JOB,
     *rules_sources.RULES,

@@ -6,7 +6,6 @@ from tests.support.crd.documents import ABSENT, with_task
 
 _BATCH = ("spec.training.effectiveBatchSize", "spec.training.microBatchSize")
 
-
 RULES: tuple[RuleCase, ...] = (
     not_yet_rule(
         ".training.precision",
