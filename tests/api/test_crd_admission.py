@@ -9,22 +9,12 @@ from typing import Any
 import pytest
 
 from tests.support.apiserver import ApiServer
-from tests.support.crd_cases import (
-    ABSENT,
-    ASIDE,
-    BOUNDS,
-    DEFAULTS,
-    FULL,
-    MINIMAL,
-    MUTABLE,
-    RULES,
-    TRANSITIONS,
-    Bound,
-    RuleCase,
-    Transition,
-    place,
-    place_all,
-)
+from tests.support.crd.bounds import BOUNDS
+from tests.support.crd.cases import ASIDE, Bound, RuleCase, Transition
+from tests.support.crd.changes import MUTABLE, TRANSITIONS
+from tests.support.crd.defaults import DEFAULTS
+from tests.support.crd.documents import ABSENT, FULL, MINIMAL, place, place_all
+from tests.support.crd.rules import RULES
 from tests.support.crd_schema import KINDS, parts, root, wrong_value
 from tests.support.objects import Cause, Objects, RefusedError, objects
 from tests.support.paths import REPOSITORY

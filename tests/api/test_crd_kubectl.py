@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.apiserver import ApiServer
-from tests.support.crd_cases import FULL, place
+from tests.support.crd.documents import FULL, place
 from tests.support.crd_schema import KINDS
 from tests.support.kubectl import Kubectl
 from tests.support.paths import REPOSITORY

@@ -9,21 +9,12 @@ from pydantic import ValidationError
 from strop.api.base import Resource
 from strop.api.crdgen import RESOURCES
 from strop.api.finetunejob import FineTuneJob
-from tests.support.crd_cases import (
-    ABSENT,
-    ASIDE,
-    BOUNDS,
-    DEFAULTS,
-    FULL,
-    MINIMAL,
-    RULES,
-    TRANSITIONS,
-    Bound,
-    RuleCase,
-    Transition,
-    place,
-    place_all,
-)
+from tests.support.crd.bounds import BOUNDS
+from tests.support.crd.cases import ASIDE, Bound, RuleCase, Transition
+from tests.support.crd.changes import TRANSITIONS
+from tests.support.crd.defaults import DEFAULTS
+from tests.support.crd.documents import ABSENT, FULL, MINIMAL, place, place_all
+from tests.support.crd.rules import RULES
 from tests.support.crd_schema import KINDS, bounds, defaults, form, parts, root, rules, wrong_value
 
 MODELS: dict[str, type[Resource]] = {model.__name__: model for model in RESOURCES}

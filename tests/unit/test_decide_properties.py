@@ -14,6 +14,8 @@ from strop.decide.decision import Create, Decision, Delete, SetFinalizer
 from strop.decide.observed import Observed
 from strop.decide.status import status_document
 from strop.planning.inputs import PlanError
+from tests.support.decide.queueing import WORKLOAD
+from tests.support.decide.seen import BOUND, POOL, At, applied_children, ended_status, fresh
 from tests.support.jobs import (
     INSTALLATION,
     JOB,
@@ -27,7 +29,6 @@ from tests.support.jobs import (
     running_pod,
     termination,
 )
-from tests.unit.test_decide import BOUND, POOL, WORKLOAD, At, applied_children, ended_status, fresh
 
 PODS = st.lists(
     st.sampled_from(

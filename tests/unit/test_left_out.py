@@ -8,7 +8,7 @@ from strop.api.computepool import ComputePoolSpec
 from strop.api.finetunejob import FineTuneJob
 from strop.planning.inputs import Job, Pool
 from strop.planning.resolve import resolve
-from tests.support.crd_cases import MINIMAL, place
+from tests.support.crd.documents import MINIMAL, place
 from tests.support.crd_schema import parts, root
 
 DEFAULTS = {path.removeprefix("spec."): part.get("default") for path, part in parts(root("FineTuneJob"))}

@@ -8,7 +8,9 @@ from strop.api.computepool import ComputePool
 from strop.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from strop.api.modelversion import ModelVersion
 from strop.planning.validation import InvalidResourceError, read_resource, read_spec
-from tests.support.crd_cases import BOUNDS, FULL, Bound, place, place_all
+from tests.support.crd.bounds import BOUNDS
+from tests.support.crd.cases import Bound
+from tests.support.crd.documents import FULL, place, place_all
 from tests.support.planning import manifest_of
 
 MODELS = {"FineTuneJob": FineTuneJob, "ComputePool": ComputePool, "ModelVersion": ModelVersion}

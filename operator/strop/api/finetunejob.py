@@ -20,8 +20,8 @@ from strop.api.status import FineTuneJobStatus, Progress, VersionReference
 from strop.api.training import BETA_IS_PREFERENCE, CheckpointSpec, TrainingSpec
 from strop_trainer.plan import Task
 
+# Other rooms name a job's parts by the resource that has them; which file has which part is this room's affair.
 __all__ = (
-    "JOB_NAME_LENGTH",
     "SUPPORTED",
     "ComputeSpec",
     "DataSource",
@@ -39,7 +39,6 @@ __all__ = (
     "TrainingSpec",
     "VersionReference",
 )
-# Other rooms name a job's parts by the resource that has them; which file has which part is this room's affair.
 
 JOB_NAME_LENGTH = 50
 """Characters: the names of the job's pods and Service add to it and must stay DNS labels of 63."""

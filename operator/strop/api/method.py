@@ -119,7 +119,6 @@ def _exports(self: Any) -> bool:
 
 _PROMPTS = f"self.method.type in {quoted(PROMPT_METHODS)}"
 
-
 METHOD_RULES: tuple[Rule, ...] = (
     Rule(
         f"!({_PROMPTS}) || !has(self.output) || !has(self.output.onnx) || !self.output.onnx.enabled",
