@@ -271,6 +271,7 @@ _TOKENIZERS: Final = {
 def _sentencepiece_tokenizer(path: Path, architecture: str) -> tuple[int, int, int]:
     """Write a tokenizer; return the tokens of padding and end, and how many rows of an embedding it needs."""
     from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES  # noqa: PLC0415
 
     kind, file = _TOKENIZERS[architecture]
     named: dict[str, Any] = {"tokenizer_class": kind}
@@ -281,6 +282,8 @@ def _sentencepiece_tokenizer(path: Path, architecture: str) -> tuple[int, int, i
     if architecture == "m2m_100":
         names = ["<s>", "<pad>", "</s>", "<unk>", *(p for p in pieces if p not in {"<s>", "</s>", "<unk>"})]
         (path / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
+        # As the folders of real ones have it: transformers does not see by itself that these are special.
+        named["additional_special_tokens"] = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
     if architecture == "nllb":
         _nllb_tokenizer().save_pretrained(path)
     else:
