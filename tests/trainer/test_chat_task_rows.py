@@ -14,6 +14,7 @@ from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset
 from strop_trainer.tasks.overlap import normalise
+from strop_trainer.tasks.row_store import Rows
 from strop_trainer.tasks.rows import split
 
 PLAN = DatasetPlan(train=[DataFile(source="pvc://data/rows.jsonl")])
@@ -151,20 +152,20 @@ def test_max_rows_limits_the_training_rows_but_all_are_checked(tmp_path: Path) -
 
 def test_the_split_is_seeded_stable_and_keeps_duplicates_together() -> None:
     rows = [f"row {n % 80}".encode() for n in range(100)]
-    train, held = split(rows, 0.1, 0)
+    train, held = split(Rows(rows), 0.1, 0)
     assert (len(set(train)), len(held)) == (72, 8)
     assert not set(train) & set(held)
-    assert (train, held) == split(rows, 0.1, 0)
-    assert set(split(rows, 0.1, 1)[1]) != set(held)
-    assert set(split(rows[::-1], 0.1, 0)[1]) == set(held)
-    kept = set(split([*rows, b"a new row"], 0.1, 0)[1]) & set(held)
+    assert (train, held) == split(Rows(rows), 0.1, 0)
+    assert set(split(Rows(rows), 0.1, 1)[1]) != set(held)
+    assert set(split(Rows(rows[::-1]), 0.1, 0)[1]) == set(held)
+    kept = set(split(Rows([*rows, b"a new row"]), 0.1, 0)[1]) & set(held)
     assert len(kept) >= 7
 
 
 def test_at_least_one_row_is_held_out_and_one_is_left() -> None:
-    assert [len(part) for part in split([b"a", b"b"], 0.001, 0)] == [1, 1]
-    assert [len(part) for part in split([b"a", b"b"], 0.5, 0)] == [1, 1]
-    assert [len(part) for part in split([b"a", b"b", b"c"], 0.99, 0)] == [1, 2]
+    assert [len(part) for part in split(Rows([b"a", b"b"]), 0.001, 0)] == [1, 1]
+    assert [len(part) for part in split(Rows([b"a", b"b"]), 0.5, 0)] == [1, 1]
+    assert [len(part) for part in split(Rows([b"a", b"b", b"c"]), 0.99, 0)] == [1, 2]
 
 
 def test_columns_and_formats_that_chat_does_not_read_are_refused_before_a_file_is_opened() -> None:

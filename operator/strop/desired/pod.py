@@ -16,7 +16,8 @@ GRACE_SECONDS: Final = 60
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
 TOKEN_SECONDS: Final = 3600
 """Validity of the progress token; the kubelet renews it before its end."""
-TMP_LIMIT: Final = "2Gi"
+TMP_LIMIT: Final = "16Gi"
+"""Of /tmp, where the trainer has its rows, and what it exports before it is finished."""
 
 PLAN_FOLDER: Final = "/etc/strop"
 TOKEN_FOLDER: Final = "/var/run/secrets/strop.dev"

@@ -38,7 +38,7 @@ class EncoderHead:
     generates = False
     labels: Labels
     held: list[list[LabelledExample]]
-    rows: list[bytes]
+    rows: Sequence[bytes]
     pad_id: int
     base: tuple[dict[str, float], list[Any]]
     """What the untrained head says: metrics and predictions; measured first, as method full changes all weights."""

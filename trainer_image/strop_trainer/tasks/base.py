@@ -31,8 +31,8 @@ class DatasetStatistics:
 class Dataset:
     """Checked rows, each as its normalised JSON: compact, and what the fingerprint is taken of."""
 
-    train: list[bytes]
-    validation: list[bytes]
+    train: Sequence[bytes]
+    validation: Sequence[bytes]
     statistics: DatasetStatistics
 
 

@@ -144,7 +144,7 @@ class LabelledBase:
 
 def read_labelled(
     rules: RowRules,
-    held_check: Callable[[list[bytes]], Check],
+    held_check: Callable[[Sequence[bytes]], Check],
     labels_of: Callable[[bytes], Iterable[str]],
     files: tuple[Sequence[RowFile], Sequence[RowFile]],
     plan: tuple[DatasetPlan, int],

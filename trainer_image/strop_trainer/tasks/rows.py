@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, DatasetStatistics
 from strop_trainer.tasks.files import Check, Columns, Problems, check_columns, kind, read_file
+from strop_trainer.tasks.row_store import Rows
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,9 @@ def read_dataset(
 
 def read_rows(
     files: Sequence[RowFile], rules: RowRules, dataset: DatasetPlan, problems: Problems, limit: int | None = None
-) -> list[bytes]:
+) -> Rows:
     """Read and check every row of the files; return the normal form of the right ones, at most `limit`."""
-    rows: list[bytes] = []
+    rows = Rows()
     for file in files:
         for place, row in read_file(file, rules.columns, dataset, problems):
             rules.at(f"{file.name} {place}")
@@ -140,8 +142,8 @@ def _not_json(value: Any, where: str) -> str:
 
 
 def split(
-    rows: Sequence[bytes], fraction: float, seed: int, labels_of: Callable[[bytes], Iterable[str]] = lambda _: ()
-) -> tuple[list[bytes], list[bytes]]:
+    rows: Rows, fraction: float, seed: int, labels_of: Callable[[bytes], Iterable[str]] = lambda _: ()
+) -> tuple[Rows, Rows]:
     """Hold out a fraction of the rows: at least one, never all, and never a row that is also trained on.
 
     A row whose label no other row has is passed over, and the next one is drawn.
@@ -152,36 +154,47 @@ def split(
     Raises:
         TrainerError: fewer than two different rows, or none of them has labels that others have as well.
     """
-    keys = [hashlib.sha256(f"{seed}:".encode() + row).digest() for row in rows]
-    different = dict(zip(keys, rows, strict=True))
-    order = sorted(different)
+    keys = array("Q", (_short_hash(f"{seed}:".encode() + row) for row in rows))
+    # Of equal rows the first stands for all.
+    order = array("Q", (place for place, _ in _first_of_each(keys)))
     if len(order) < 2:  # noqa: PLR2004 - one to learn from, one to hold out
         raise bad_data(
             f"dataset: {len(rows)} row(s), {len(order)} different; at least 2 are needed, one of them to be held out"
         )
     count = min(max(1, round(len(order) * fraction)), len(order) - 1)
-    left = Counter(label for row in different.values() for label in set(labels_of(row)))
-    held: set[bytes] = set()
-    for key in order:
-        labels = set(labels_of(different[key]))
+    left = Counter(label for place in order for label in set(labels_of(rows[place])))
+    chosen: list[int] = []
+    for place in order:
+        labels = set(labels_of(rows[place])) if left else set()
         if all(left[label] > 1 for label in labels):
-            held.add(key)
+            chosen.append(place)
             left.subtract(labels)
-        if len(held) == count:
+        if len(chosen) == count:
             break
-    if not held:
+    if not chosen:
         raise bad_data(
             "dataset: the rows that would be held out are the only ones of their labels; give more rows of each label, "
             "or dataset.validation"
         )
-    train = [row for row, key in zip(rows, keys, strict=True) if key not in held]
-    validation = list(dict.fromkeys(row for row, key in zip(rows, keys, strict=True) if key in held))
-    return train, validation
+    held = {keys[place] for place in chosen}
+    return rows.select(place for place, key in enumerate(keys) if key not in held), rows.select(sorted(chosen))
 
 
-def assemble(
-    train: list[bytes], validation: list[bytes], files: Sequence[RowFile], prompt: Callable[[bytes], bytes]
-) -> Dataset:
+def _short_hash(content: bytes) -> int:
+    """Return the first 64 bits of SHA-256: of ten million rows, two have the same by a chance of one in 100,000."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8])
+
+
+def _first_of_each(keys: array[int]) -> Iterator[tuple[int, int]]:
+    """Yield (place, key) of the first of equal keys, by rising keys."""
+    before = None
+    for place in sorted(range(len(keys)), key=keys.__getitem__):
+        if keys[place] != before:
+            before = keys[place]
+            yield place, before
+
+
+def assemble(train: Rows, validation: Rows, files: Sequence[RowFile], prompt: Callable[[bytes], bytes]) -> Dataset:
     """Fingerprint the rows and count what they share.
 
     Args:
@@ -195,8 +208,11 @@ def assemble(
         digest.update(f"{part} {len(rows)}\n".encode())
         for row in rows:
             digest.update(row + b"\n")
-    seen = {hashlib.sha256(row).digest() for row in train}
-    prompts = {hashlib.sha256(prompt(row)).digest() for row in train}
+    held = array("Q", (_short_hash(row) for row in validation))
+    held_prompts = array("Q", (_short_hash(prompt(row)) for row in validation))
+    keys = array("Q", (_short_hash(row) for row in train))
+    seen = set(held).intersection(keys)
+    prompts = set(held_prompts).intersection(_short_hash(prompt(row)) for row in train)
     return Dataset(
         train,
         validation,
@@ -204,9 +220,9 @@ def assemble(
             fingerprint="sha256:" + digest.hexdigest(),
             train_rows=len(train),
             validation_rows=len(validation),
-            duplicates=len(train) - len(seen),
-            leaked=sum(hashlib.sha256(row).digest() in seen for row in validation),
-            leaked_prompts=sum(hashlib.sha256(prompt(row)).digest() in prompts for row in validation),
+            duplicates=len(train) - sum(1 for _ in _first_of_each(keys)),
+            leaked=sum(key in seen for key in held),
+            leaked_prompts=sum(key in prompts for key in held_prompts),
             files=[file.name for file in files],
         ),
     )

@@ -1,0 +1,83 @@
+"""Rows in a temporary file instead of in memory: a data set may be larger than what a pod has."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, overload
+
+_BUFFER = 1 << 20
+"""Bytes that are written, or read on, at once."""
+
+
+@dataclass
+class _Kept:
+    """The file, and where each row ends in it."""
+
+    file: IO[bytes] = field(
+        default_factory=lambda: tempfile.TemporaryFile(buffering=_BUFFER)  # noqa: SIM115 - closed with its last reader
+    )
+    ends: array[int] = field(default_factory=lambda: array("Q"))
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.file.close)
+
+    def read(self, place: int) -> bytes:
+        """Return a row; by its place in the file, which processes and threads may share."""
+        self.file.flush()
+        begin = self.ends[place - 1] if place else 0
+        return os.pread(self.file.fileno(), self.ends[place] - begin, begin)
+
+
+class Rows(Sequence[bytes]):
+    """Rows, of which 8 bytes each are in memory (16 of a selection).
+
+    The file has no name and goes with the last of those that read it. A selection shares it.
+    """
+
+    def __init__(self, rows: Iterable[bytes] = ()) -> None:
+        self._kept = _Kept()
+        self._places: Sequence[int] | None = None
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: bytes) -> None:
+        """Add a row at the end; only before anything was selected."""
+        self._kept.file.write(row)
+        ends = self._kept.ends
+        ends.append((ends[-1] if ends else 0) + len(row))
+
+    def select(self, places: Iterable[int]) -> Rows:
+        """Return some of the rows, in the order of the places."""
+        found = Rows.__new__(Rows)
+        found._kept = self._kept
+        own = self._places
+        found._places = array("Q", places if own is None else (own[place] for place in places))
+        return found
+
+    def __len__(self) -> int:
+        return len(self._kept.ends if self._places is None else self._places)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Rows: ...
+    def __getitem__(self, at: int | slice) -> bytes | Rows:
+        if isinstance(at, slice):
+            return self.select(range(len(self))[at])
+        place = range(len(self))[at]
+        return self._kept.read(place if self._places is None else self._places[place])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[place] for place in range(len(self)))
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
