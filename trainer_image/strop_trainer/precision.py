@@ -93,9 +93,7 @@ def settle_precision(run: Run) -> None:
     rates = {name: _rate(run, name) for name in CHOICES} if run.device == CPU else {}
     precision, why = _choose(run, rates)
     run.peak_rate = rates[precision] if rates else _rate(run, precision)
-    # The digest stays that of what was asked for.
-    run.given = run.given or run.plan
-    run.plan = run.plan.model_copy(update={"training": with_precision(run.plan.training, precision)})
+    run.settle(with_precision(run.plan.training, precision))
     say(f"  precision: {precision} ({why})")
 
 

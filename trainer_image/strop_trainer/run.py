@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from strop_trainer.context import Clock, Settings, StopRequest
 from strop_trainer.device import CPU
 from strop_trainer.documents import Roofline
-from strop_trainer.plan import OnnxPrecision, Plan
+from strop_trainer.plan import OnnxPrecision, Plan, TrainingPlan
 from strop_trainer.progress import Progress
 from strop_trainer.ranks.team import Team
 from strop_trainer.sources.model_folder import ModelFolder
@@ -90,6 +90,10 @@ class Run:
         rate = self.work.of(done.tokens, done.predicted) / done.seconds
         return Roofline(flops_per_second=rate, peak_flops_per_second=self.peak_rate)
 
+    def settle(self, training: TrainingPlan) -> None:
+        """Go on by what was found out; the digest and the reports stay those of the plan that was given."""
+        self.given, self.plan = self.given or self.plan, self.plan.model_copy(update={"training": training})
+
     def leave_out_onnx(self) -> None:
         """Go on without ONNX: the adapter is published alone, and with method full the tuned model."""
         training = self.plan.training
@@ -98,8 +102,7 @@ class Run:
             "onnx_encoder": None,
             "merged": training.artifact.merged or training.method.type == "full",
         }
-        changed = training.model_copy(update={"artifact": training.artifact.model_copy(update=left)})
-        self.given, self.plan = self.given or self.plan, self.plan.model_copy(update={"training": changed})
+        self.settle(training.model_copy(update={"artifact": training.artifact.model_copy(update=left)}))
 
     @property
     def apart(self) -> bool:

@@ -113,7 +113,7 @@ def fetch_model(run: Run) -> None:
         say(f"  note: no ONNX is published, which the job does not ask for: {why}")
     fitted, note = fit_length(run.plan, run.model)
     if note:
-        run.given, run.plan = run.given or run.plan, fitted
+        run.settle(fitted.training)
         say(f"  note: {note}")
     say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")
 
