@@ -16,7 +16,7 @@ from strop.cli.main import app
 from strop.cli.output import shown
 from strop.planning.chooser import FIXED
 from strop.planning.inputs import Job, Pool
-from strop.planning.presets import ARCHITECTURES, PRESETS, TEMPLATES
+from strop.planning.presets import ARCHITECTURES, PRESETS, REVISIONS, TEMPLATES
 from strop.planning.resolve import resolve
 
 REFERENCE = Path("docs/reference")
@@ -34,10 +34,10 @@ def models_page() -> str:
         "`pvc://claim/llama-3.1-8b`. Any other model of a supported architecture can be trained, too: say its size in",
         "`spec.model.parameters`, or have it in the folder's name (`…-7B-…`); without either, a job gets a whole node.",
         "",
-        "Where the layers are known, `method.lora.targetModules` is held to them. No preset pins a revision: pin a",
-        "commit in `model.revision` to repeat a run exactly. Without one, or with a branch, the job asks the hub for",
-        "its commit once, keeps to it in every attempt, and names it in the version (training.json, README.md,",
-        "ModelVersion).",
+        "Where the layers are known, `method.lora.targetModules` is held to them. Behind a source stands the commit",
+        "that its preset pins: an `hf://` job takes it unless `model.revision` says another commit, tag or branch,",
+        "such as `main`. Without a pin, `main` is taken. Of a branch the job asks the hub for its commit once, keeps",
+        "to it in every attempt, and names it in the version (training.json, README.md, ModelVersion).",
         "",
         "phi-3-small is refused: it needs remote code, which is never run. So are models that read images or sound",
         "beside text, in this version: Gemma 3 from 4B up, Mistral-Small-3.1 and 3.2.",
@@ -51,7 +51,7 @@ def models_page() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for preset in PRESETS:
-        sources = ", ".join(f"`{source}`" for source in preset.sources)
+        sources = ", ".join(_with_pin(source) for source in preset.sources)
         size = (
             f"{preset.parameters / 10**9:.2f}B" if preset.parameters >= 10**9 else f"{preset.parameters / 10**6:.0f}M"
         )
@@ -65,6 +65,12 @@ def models_page() -> str:
     for name, words in TEMPLATES.items():
         lines += ["", f"### {name}", "", words.strip()]
     return _HEADER + "\n".join(lines) + "\n"
+
+
+def _with_pin(source: str) -> str:
+    """Return a repository with the first digits of its commit, if one is pinned."""
+    commit = REVISIONS.get(source)
+    return f"`{source}` at {commit[:8]}" if commit else f"`{source}`"
 
 
 def automatic_page() -> str:

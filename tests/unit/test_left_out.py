@@ -30,6 +30,7 @@ BY_JOB_MODEL_OR_POOL = {
     "method.lora.targetModules",
     "output.onnx.precisions",
     "model.chatTemplate",
+    "model.revision",
 }
 
 

@@ -12,6 +12,7 @@ from strop.planning.inputs import PlanError
 from strop.planning.presets import (
     ARCHITECTURES,
     PRESETS,
+    REVISIONS,
     TEMPLATES,
     ModelFacts,
     Preset,
@@ -302,3 +303,7 @@ def test_an_embedding_under_a_head_for_labels_shares_no_weights() -> None:
     tied = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"
     spec = spec_of(tied, task="text-classification", method={"lora": {"targetModules": ["q_proj", "embed_tokens"]}})
     assert resolve_training(spec, facts(tied), Chooser()).method.lora
+
+
+def test_each_pin_is_of_a_source_of_a_preset() -> None:
+    assert set(REVISIONS) <= {source for preset in PRESETS for source in preset.sources}

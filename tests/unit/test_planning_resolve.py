@@ -212,3 +212,26 @@ def test_a_resource_as_the_server_gives_it_is_read() -> None:
     assert (job.namespace, job.name) == ("default", "j")
     pool = Pool.from_resource({"metadata": {"name": "p"}, "spec": {"cpuPerNode": 2, "memoryPerNode": "1Gi"}})
     assert (pool.name, pool.spec.cpu_per_node) == ("p", "2")
+
+
+PINNED = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "shown"),
+    [
+        ({"source": "hf://HuggingFaceTB/SmolLM2-135M-Instruct"}, PINNED, PINNED),
+        ({"source": "hf://HuggingFaceTB/SmolLM2-135M-Instruct", "revision": "main"}, "main", None),
+        ({"source": "pvc://claim/SmolLM2-135M-Instruct"}, None, None),
+        ({"source": "hf://owner/unknown-1B"}, None, "main"),
+    ],
+    ids=["pinned", "overridden", "folder", "unknown"],
+)
+def test_a_presets_pin_is_the_revision_unless_the_job_says_one(
+    model: dict[str, str], revision: str | None, shown: str | None
+) -> None:
+    plan = resolve(job_of(model=model), [BIG])
+    assert plan.training.model.revision == revision
+    lines = [item for item in plan.resolved if item.field == "model.revision"]
+    assert [item.value for item in lines] == ([shown] if shown else [])
+    assert all(("pinned by preset smollm2-135m" in item.reason) == (revision == PINNED) for item in lines)

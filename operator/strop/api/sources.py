@@ -85,7 +85,8 @@ class ModelSpec(ApiModel):
     )
     revision: Revision | None = Field(
         default=None,
-        description="Commit, tag or branch of an hf:// source; pin a commit to repeat a run exactly. Left out: main.",
+        description="Commit, tag or branch of an hf:// source; pin a commit to repeat a run exactly. Left out: the "
+        "commit that the model's preset pins, else main.",
     )
     sha256: Sha256 | None = Field(default=None, description="Hash of an https:// archive, in hex.")
     parameters: (

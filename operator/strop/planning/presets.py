@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from strop.api.finetunejob import ModelSpec
@@ -128,6 +128,7 @@ class _PresetFile(_Frozen):
     templates: dict[str, str]
     refused: tuple[_Refused, ...]
     experts: tuple[str, ...]
+    revisions: dict[str, Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]]
     presets: tuple[Preset, ...]
 
 
@@ -148,6 +149,8 @@ class ModelFacts(_Frozen):
     """Of the base model; None: not known."""
     peculiar: str | None = None
     """What is peculiar about its chat template, in words."""
+    revision: str | None = None
+    """Commit that the preset pins of an hf:// source, 40 hexadecimal digits; None: none is pinned."""
 
     @property
     def may_be_encoder(self) -> bool:
@@ -162,7 +165,10 @@ PRESETS: Final[tuple[Preset, ...]] = _FILE.presets
 ARCHITECTURES: Final = {name: Architecture(name=name, **dict(kind)) for name, kind in _FILE.architectures.items()}
 TEMPLATES: Final = _FILE.templates
 """Name → what is peculiar about a chat template."""
+REVISIONS: Final = _FILE.revisions
+"""Hugging Face repository, owner/name → the commit that is taken where a job says none."""
 
+_REVISION_OF: Final = {source.lower(): commit for source, commit in REVISIONS.items()}
 _REFUSED: Final = {source.lower(): entry.reason for entry in _FILE.refused for source in entry.sources}
 _EXPERTS: Final = {source.lower() for source in _FILE.experts}
 _BY_REPOSITORY: Final = {source.lower(): preset for preset in PRESETS for source in preset.sources}
@@ -187,6 +193,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
             architecture=ARCHITECTURES[preset.architecture],
             licence=preset.licence,
             peculiar=TEMPLATES[preset.template].strip() if preset.template else None,
+            revision=_REVISION_OF.get(repository) if repository else None,
         )
     family = _family_of(name)
     if model.parameters is not None:

@@ -86,7 +86,7 @@ def resolve(job: Job, pools: Sequence[Pool], settings: PlanSettings | None = Non
 def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> TrainingPlan:
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
     check_by_model(spec, facts)
-    _explain_model(spec, chooser)
+    revision = _revision(spec, facts, chooser)
     method = resolve_method(spec, facts, chooser)
     distributed = resolve_distributed(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
@@ -94,7 +94,7 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
         task=spec.task,
         model=ModelSource(
             source=spec.model.source,
-            revision=spec.model.revision,
+            revision=revision,
             sha256=spec.model.sha256,
             chat_template=spec.model.chat_template,
         ),
@@ -124,9 +124,17 @@ def resolve_distributed(spec: FineTuneJobSpec, chooser: Chooser) -> DistributedP
     return DistributedPlan(strategy=strategy, world_size=ranks, offload=given.offload)
 
 
-def _explain_model(spec: FineTuneJobSpec, chooser: Chooser) -> None:
-    model = spec.model
-    if model.source.startswith("hf://"):
+def _revision(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> str | None:
+    """Return the job's revision, else the preset's pin, with why; None: there is none, or the hub's main."""
+    model, revision = spec.model, spec.model.revision
+    if facts.revision is not None:
+        revision = chooser.choose(
+            "model.revision",
+            revision,
+            facts.revision,
+            f"pinned by {facts.basis}, so that a run can be repeated; another commit, tag or branch overrides it",
+        )
+    elif model.source.startswith("hf://"):
         chooser.choose(
             "model.revision",
             model.revision,
@@ -135,6 +143,7 @@ def _explain_model(spec: FineTuneJobSpec, chooser: Chooser) -> None:
         )
     if spec.task in TEMPLATE_TASKS:
         chooser.choose("model.chatTemplate", model.chat_template, "the model's", "prompts are what the model knows")
+    return revision
 
 
 def _dataset(spec: FineTuneJobSpec, chooser: Chooser) -> DatasetPlan:
