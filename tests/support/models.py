@@ -118,6 +118,51 @@ def tiny_llama(
     return path
 
 
+def tiny_images(path: Path, architecture: str = "gemma3", *, seed: int = 0, **configuration: Any) -> Path:
+    """Write a random tiny model that reads images beside text (fp32), with tokenizer and chat template, to `path`.
+
+    Args:
+        path: the folder to make.
+        architecture: gemma3 or mistral3.
+        seed: of the random weights.
+        configuration: further fields of the text part's configuration, `model_type` among them.
+    """
+    import torch  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415
+
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+    text = {
+        "model_type": "gemma3_text" if architecture == "gemma3" else "mistral",
+        **sizes,
+        "vocab_size": 512,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        **configuration,
+    }
+    seen = {"model_type": "siglip_vision_model" if architecture == "gemma3" else "pixtral", **sizes}
+    vision = {**seen, "num_hidden_layers": 2, "image_size": 28, "patch_size": 14}
+    if architecture == "gemma3":
+        vision.pop("head_dim")
+    config: Any = AutoConfig.for_model(
+        architecture,
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=text.get("tie_word_embeddings", True),
+        **({"mm_tokens_per_image": 4} if architecture == "gemma3" else {}),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def tiny_encoder(path: Path, architecture: str = "bert", *, seed: int = 0, **configuration: Any) -> Path:
     """Write a random tiny encoder (fp32, 128 positions, without a head) with a WordPiece tokenizer to `path`.
 

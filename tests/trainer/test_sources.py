@@ -162,11 +162,11 @@ def test_a_model_folder_and_its_fingerprint(tmp_path: Path) -> None:
         ),
         (
             lambda f: (f / "config.json").write_text(
-                '{"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}, '
+                '{"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "text_config": {}, '
                 '"vision_config": {}}'
             ),
             ExitCode.BAD_CONFIGURATION,
-            "pvc://models/m is of gemma3, which reads more than text (vision_config), allowed: a model of text alone",
+            "pvc://models/m is of llava, which reads more than text (vision_config), allowed: a model of text alone",
         ),
         (
             lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-2.safetensors"}}'),

@@ -48,6 +48,7 @@ def render_card(record: RunRecord, training: TrainingDocument, folders: Sequence
         name=record.plan.placement.output.model,
         plan=record.plan.training,
         folders=folders,
+        models=[f"`{name}/`" for name in folders if name != "adapter"],
         served=served,
         languages=has_languages(record.architecture),
         capacity=capacity_note(record.plan.training, record.trainable_parameters, record.target_tokens),

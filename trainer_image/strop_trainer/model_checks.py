@@ -12,8 +12,9 @@ from strop_trainer.encoder_decoders import precisions_of
 from strop_trainer.errors import bad_configuration
 from strop_trainer.export.exportable import check_exportable, export_refusal
 from strop_trainer.methods.checks import check_experts
-from strop_trainer.plan import LABEL_METHODS, Plan, TrainingPlan
+from strop_trainer.plan import LABEL_METHODS, PROMPT_METHODS, MethodType, Plan, TrainingPlan
 from strop_trainer.sources.model_folder import ModelFolder
+from strop_trainer.sources.text_part import text_config
 from strop_trainer.tasks.base import Task
 from strop_trainer.tasks.by_model import writes
 from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
@@ -39,6 +40,8 @@ def check_model(plan: TrainingPlan, task: Task, model: ModelFolder) -> None:
         TrainerError: field, found and allowed (exit 78).
     """
     check_experts(plan.method.type, model)
+    if model.whole is not None and (why := text_part_refusal(plan.method.type)):
+        raise bad_configuration(why)
     if isinstance(task, LabelledBase):
         _check_labelled(plan, model)
     elif isinstance(task, EncoderDecoderTask):
@@ -46,6 +49,16 @@ def check_model(plan: TrainingPlan, task: Task, model: ModelFolder) -> None:
     else:
         _check_causal(plan, model)
     check_gates(plan.evaluation, task)
+
+
+def text_part_refusal(method: MethodType) -> str | None:
+    """Return why the text part of a model that reads images is not tuned by a method; None where it is."""
+    if method not in PROMPT_METHODS:
+        return None
+    return (
+        f"method.type: found {method}, allowed for the text part of a model that reads images: lora, qlora, dora, ia3, "
+        "full; tokens in front of a row are for that part alone, and an adapter is published for the whole model"
+    )
 
 
 def fit_length(plan: Plan, model: ModelFolder) -> tuple[Plan, str]:
@@ -57,7 +70,7 @@ def fit_length(plan: Plan, model: ModelFolder) -> tuple[Plan, str]:
         TrainerError: the job asks for more (exit 78).
     """
     numbers, virtual = plan.training.hyperparameters, plan.training.method.virtual_tokens or 0
-    positions = context_length(json.loads((model.path / "config.json").read_bytes()))
+    positions = context_length(text_config(json.loads((model.path / "config.json").read_bytes())))
     if positions is None or numbers.max_length <= (limit := max(1, positions - virtual)):
         return plan, ""
     besides = f" less {virtual} virtual tokens" if virtual else ""

@@ -64,6 +64,8 @@ class RunRecord:
     """The same of the hub's datasets, by source."""
     encoder_decoder: bool = False
     """Whether the model reads one text and writes another, and its ONNX export is two graphs."""
+    text_part: bool = False
+    """Whether the model is the text part of one that reads images beside text."""
     precision: Precision | None = None
     """That it was computed in."""
     roofline: Roofline | None = None

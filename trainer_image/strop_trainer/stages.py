@@ -30,6 +30,7 @@ from strop_trainer.ranks.team import join
 from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
+from strop_trainer.sources.text_part import cut, fit_whole
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
 from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
 from strop_trainer.tasks.gates import check_gates, check_label_gates
@@ -115,6 +116,10 @@ def fetch_model(run: Run) -> None:
     if note:
         run.settle(fitted.training)
         say(f"  note: {note}")
+    if run.model.whole is not None:
+        path, size = cut(path, training.model.source, run.settings.fetched)
+        run.model = replace(run.model, path=path, weight_bytes=size)
+        say("  note: this model reads images beside text; its text part is trained, which reads text alone")
     say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")
 
 
@@ -122,7 +127,7 @@ def prepare(run: Run) -> None:
     """Load torch, tokens and weights."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # from here on, nothing is asked of the hub
     with ThreadPoolExecutor(1) as pool:
-        hashing: Future[str] = pool.submit(fingerprint, run.model.path)
+        hashing: Future[str] = pool.submit(fingerprint, run.model.whole or run.model.path)
         import torch  # noqa: PLC0415 - seconds: not before the rows have been found right
 
         quiet_libraries(deepspeed=run.plan.training.distributed.is_zero)
@@ -296,6 +301,8 @@ def publish(run: Run) -> None:
         with run.stop.immediate():
             if run.artifact("adapter").is_dir():
                 registry.copy_tree(run.artifact("adapter"), stage / "adapter")
+                if run.model.whole is not None:
+                    fit_whole(stage / "adapter")
             for folder in run.exports.values():
                 registry.copy_tree(folder, stage / folder.name)
             if run.bases:
@@ -355,6 +362,7 @@ def make_record(run: Run) -> RunRecord:
         dataset_commits=sources.dataset_commits(run.settings),
         base_fingerprint=run.base_fingerprint,
         architecture=run.model.architecture,
+        text_part=run.model.whole is not None,
         encoder_decoder=isinstance(run.task, EncoderDecoderTask),
         total_parameters=run.total_parameters,
         base_parameters=run.base_parameters,

@@ -8,6 +8,7 @@ certain values and is 16 where it is left out. Whether vLLM has the base model's
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,10 @@ def judge_config(config: Mapping[str, Any]) -> Verdict:
 def _condition(config: Mapping[str, Any]) -> str:
     """Return on what it depends whether vLLM takes adapted layers outside the blocks."""
     targets = config["target_modules"]
-    ends = sorted({name.rpartition(".")[2] for name in targets} & set(_ENDS)) if not isinstance(targets, str) else []
+    if isinstance(targets, str):
+        ends = sorted(name for name in _ENDS if re.search(rf"\b{name}\b", targets))
+    else:
+        ends = sorted({name.rpartition(".")[2] for name in targets} & set(_ENDS))
     if not ends:
         return ""
     return f"{' and '.join(ends)} adapted: it takes that of architectures whose class in vLLM names embedding_modules"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from strop_trainer.errors import bad_configuration
+from strop_trainer.sources.text_part import text_config
 
 ROPE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Gemma3ForCausalLM": ("default",),
+    "Gemma3ForCausalLM": ("default", "linear"),
     "GraniteForCausalLM": ("default",),
     "LlamaForCausalLM": ("default", "llama3"),
     "MistralForCausalLM": ("default",),
@@ -26,14 +27,14 @@ ARCHITECTURES: Final = frozenset(ROPE_TYPES)
 
 def architecture_of(model: Path) -> str:
     """Return the architecture that a Hugging Face folder names, or its model type, or `unknown`."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = text_config(json.loads((model / "config.json").read_text(encoding="utf-8")))
     named = config.get("architectures") or [config.get("model_type") or "unknown"]
     return str(named[0])
 
 
 def rope_type_of(model: Path) -> str:
     """Return how a Hugging Face folder's configuration has its positions scaled, such as `default` or `longrope`."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = text_config(json.loads((model / "config.json").read_text(encoding="utf-8")))
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     rope = rope.get("full_attention", rope)
     found = str(rope.get("rope_type") or rope.get("type") or "default")

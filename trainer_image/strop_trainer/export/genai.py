@@ -6,7 +6,7 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,32 @@ def build(model: Path, out: Path, precision: OnnxPrecision, options: Sequence[st
             # A cache of the window's size is what ONNX Runtime GenAI 0.18 cannot fill with a longer prompt.
             parsed = parse_extra_options(*arguments, ["hf_token=false", "windowed_kv_cache=false", *options])
             _name_as_read(parsed["hf_details"]["hf_config"])
-            create_model(*arguments, **parsed)
+            with _windows_unscaled():
+                create_model(*arguments, **parsed)
         except Exception as error:
             shutil.rmtree(out, ignore_errors=True)
             last = " | ".join(output.getvalue().strip().splitlines()[-3:])
             raise TrainerError(
                 ExitCode.INTERNAL, f"ONNX export in {precision} failed: {type(error).__name__}: {error} ({last})"
             ) from error
+
+
+@contextlib.contextmanager
+def _windows_unscaled() -> Iterator[None]:
+    """Let builder 0.18 scale the positions of Gemma 3's layers that see all, and not of those that see a window."""
+    from onnxruntime_genai.models.builders.base import Model  # noqa: PLC0415
+    from onnxruntime_genai.models.builders.gemma import Gemma3Model  # noqa: PLC0415
+
+    def caches(self: Any) -> Any:
+        if hasattr(self, "cos_cache_local_name"):  # set when the global ones are made
+            self.rope_attrs["rescale_factors"] = 1
+        return Model.make_rotary_embedding_caches_from_scratch(self)
+
+    Gemma3Model.make_rotary_embedding_caches_from_scratch = caches
+    try:
+        yield
+    finally:
+        del Gemma3Model.make_rotary_embedding_caches_from_scratch
 
 
 def _name_as_read(config: Any) -> None:

@@ -17,6 +17,7 @@ from strop_trainer.methods import lora as low_rank
 from strop_trainer.methods.auto_class import language_model_class
 from strop_trainer.methods.checks import check_method
 from strop_trainer.plan import PROMPT_METHODS, TrainingPlan
+from strop_trainer.sources.text_part import MARK
 
 CAUSAL, ENCODER_DECODER = "CAUSAL_LM", "SEQ_2_SEQ_LM"
 """PEFT's names of what a model is for."""
@@ -249,6 +250,9 @@ def _load_base(folder: Path, plan: TrainingPlan, device: str) -> Any:
     if info.get("missing_keys"):
         names = sorted(info["missing_keys"])
         raise bad_configuration(f"model: its weights lack {len(names)} tensors, such as {names[0]}")
+    if info.get("unexpected_keys") and (folder / MARK).is_file():
+        names = sorted(info["unexpected_keys"])
+        raise bad_configuration(f"model: its text part has {len(names)} tensors too many, such as {names[0]}")
     base.config.use_cache = False
     for module in base.modules():
         if getattr(module, "layerdrop", 0):

@@ -12,6 +12,7 @@ from typing import Any
 
 from strop_trainer.errors import bad_configuration, missing_input
 from strop_trainer.sources.local import inside
+from strop_trainer.sources.text_part import text_class, text_config, text_tensors
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 NOT_TEXT = ("vision_config", "audio_config")
@@ -35,6 +36,8 @@ class ModelFolder:
     """One part reads a text, another writes."""
     experts: bool = False
     """Its MLPs are mixtures of experts."""
+    whole: Path | None = None
+    """Folder of the model that reads images beside text, of which this is the text part."""
 
 
 def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
@@ -62,10 +65,16 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
             f"{where} needs remote code: transformers knows no {model_type} itself, and the folder's own code "
             "(auto_map) is never run; use a natively supported model"
         )
-    if "text_config" in config and (others := [name for name in NOT_TEXT if name in config]):
+    part = text_class(config)
+    if part is None and "text_config" in config and (others := [name for name in NOT_TEXT if name in config]):
         raise bad_configuration(
             f"{where} is of {model_type}, which reads more than text ({', '.join(others)}), allowed: a model of text "
-            "alone, such as google/gemma-3-1b-it"
+            "alone, such as google/gemma-3-1b-it, or one whose text part Strop cuts out: Gemma 3, Mistral 3"
+        )
+    if part is not None and config.get("quantization_config"):
+        raise bad_configuration(
+            f"{where} has quantized weights (quantization_config), allowed for the text part of {model_type}: bf16, "
+            "fp16 or fp32"
         )
     if (tokenizer or {}).get("auto_map"):
         raise bad_configuration(
@@ -74,6 +83,10 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
     encoder_decoder = config.get("is_encoder_decoder") is True
     kind = "AutoModelForSeq2SeqLM" if encoder_decoder else "AutoModelForCausalLM"
     weight_bytes = _weights(path, source, kind)
+    if part is not None:
+        weight_bytes = sum(tensor.end - tensor.begin for tensor in text_tensors(path, source))
+        config = text_config(config)
+        model_type, architectures = str(config["model_type"]), [part]
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise missing_input(f"{where} has no tokenizer: expected tokenizer.json or tokenizer_config.json")
     if chat and not encoder_decoder and not _has_chat_template(path, tokenizer or {}):
@@ -83,7 +96,8 @@ def check_model_folder(path: Path, source: str, *, chat: bool) -> ModelFolder:
         )
     architecture = str(next(iter(architectures), model_type))
     experts = any(isinstance(config.get(name), int) and config[name] > 1 for name in EXPERTS)
-    return ModelFolder(source, path, model_type, architecture, weight_bytes, encoder_decoder, experts)
+    whole = None if part is None else path
+    return ModelFolder(source, path, model_type, architecture, weight_bytes, encoder_decoder, experts, whole)
 
 
 def transformers_has(model_type: str) -> bool:
