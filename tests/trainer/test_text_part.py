@@ -74,7 +74,8 @@ def test_the_text_part_answers_as_the_whole_model(family: str, in_memory: bool, 
     assert checked.whole == folder
     part, size = cut(folder, "pvc://models/m", tmp_path / "fetched")
     model, info = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32, output_loading_info=True)
-    assert type(model).__name__ == checked.architecture == json.loads((part / "config.json").read_text())["architectures"][0]
+    assert type(model).__name__ == checked.architecture
+    assert json.loads((part / "config.json").read_text())["architectures"] == [checked.architecture]
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert size == checked.weight_bytes == 4 * model.num_parameters()
@@ -209,8 +210,8 @@ def test_what_stays_refused(change: dict[str, Any], words: str, tmp_path: Path) 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     folder = tiny_images(tmp_path / "m")
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{}")
-    with pytest.raises(TrainerError, match=r"model\.safetensors is not of safetensors: its header is longer"):
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + b"{")
+    with pytest.raises(TrainerError, match=r"model\.safetensors is not of safetensors: "):
         check_model_folder(folder, "pvc://models/m", chat=True)
 
 

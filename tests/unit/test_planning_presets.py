@@ -156,16 +156,40 @@ def test_phi_3_small_is_refused_since_it_needs_remote_code(source: str) -> None:
         resolve_training(spec_of(source), facts(source), Chooser())
 
 
-@pytest.mark.parametrize("source", ["hf://google/gemma-3-4b-it", "pvc://models/gemma-3-27b-pt"])
-def test_gemma_3_that_reads_images_is_refused_before_it_is_fetched(source: str) -> None:
-    with pytest.raises(PlanError, match=f"spec.model.source: found {source}: it reads images beside text, allowed"):
-        resolve_training(spec_of(source), facts(source), Chooser())
+@pytest.mark.parametrize(
+    ("source", "architecture", "parameters"),
+    [
+        ("hf://google/gemma-3-4b-it", "Gemma3ForCausalLM", 3_880_263_168),
+        ("hf://google/gemma-3-12b-pt", "Gemma3ForCausalLM", 11_766_034_176),
+        ("pvc://models/gemma-3-27b-it", "Gemma3ForCausalLM", 27_009_346_304),
+        ("hf://mistralai/Mistral-Small-3.1-24B-Instruct-2503", "MistralForCausalLM", 23_572_403_200),
+        ("hf://mistralai/Mistral-Small-3.2-24B-Instruct-2506", "MistralForCausalLM", 23_572_403_200),
+    ],
+)
+def test_a_model_that_reads_images_is_planned_by_its_text_part_and_the_plan_says_so(
+    source: str, architecture: str, parameters: int
+) -> None:
+    found, chooser = facts(source), Chooser()
+    assert found.architecture is not None
+    assert (found.architecture.name, found.parameters, found.context_length) == (architecture, parameters, 131072)
+    assert resolve_training(spec_of(source), found, chooser).artifact.onnx
+    (line,) = [each for each in chooser.resolved if each.field == "images"]
+    assert line.value == "not read"
+    assert "the text part alone is trained" in line.reason
+    with pytest.raises(PlanError, match=r"spec\.method\.type: found p-tuning, allowed for the text part"):
+        resolve_training(spec_of(source, method={"type": "p-tuning"}), found, Chooser())
 
 
-@pytest.mark.parametrize("name", ["Mistral-Small-3.1-24B-Instruct-2503", "Mistral-Small-3.2-24B-Instruct-2506"])
-def test_mistral_small_that_reads_images_is_refused_before_it_is_fetched(name: str) -> None:
-    source = f"hf://mistralai/{name}"
-    with pytest.raises(PlanError, match=f"spec.model.source: found {source}: it reads images beside text, allowed"):
+def test_a_model_of_text_alone_says_nothing_of_images() -> None:
+    chooser, source = Chooser(), "hf://google/gemma-3-1b-it"
+    resolve_training(spec_of(source), facts(source), chooser)
+    assert "images" not in {each.field for each in chooser.resolved}
+
+
+@pytest.mark.parametrize("source", ["hf://google/gemma-3n-E4B-it", "pvc://models/gemma-3n-E2B"])
+def test_what_reads_sound_as_well_is_refused_before_it_is_fetched(source: str) -> None:
+    expected = f"spec.model.source: found {source}: it reads images and sound beside text, allowed"
+    with pytest.raises(PlanError, match=expected):
         resolve_training(spec_of(source), facts(source), Chooser())
 
 

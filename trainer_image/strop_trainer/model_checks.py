@@ -12,7 +12,7 @@ from strop_trainer.encoder_decoders import precisions_of
 from strop_trainer.errors import bad_configuration
 from strop_trainer.export.exportable import check_exportable, export_refusal
 from strop_trainer.methods.checks import check_experts
-from strop_trainer.plan import LABEL_METHODS, PROMPT_METHODS, MethodType, Plan, TrainingPlan
+from strop_trainer.plan import LABEL_METHODS, Plan, TrainingPlan
 from strop_trainer.sources.model_folder import ModelFolder
 from strop_trainer.sources.text_part import text_config
 from strop_trainer.tasks.base import Task
@@ -20,6 +20,7 @@ from strop_trainer.tasks.by_model import writes
 from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask
 from strop_trainer.tasks.gates import check_gates
 from strop_trainer.tasks.labelled import LabelledBase
+from strop_trainer.text_parts import text_part_refusal
 
 SHIFTED: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "roberta-prelayernorm"}
@@ -49,16 +50,6 @@ def check_model(plan: TrainingPlan, task: Task, model: ModelFolder) -> None:
     else:
         _check_causal(plan, model)
     check_gates(plan.evaluation, task)
-
-
-def text_part_refusal(method: MethodType) -> str | None:
-    """Return why the text part of a model that reads images is not tuned by a method; None where it is."""
-    if method not in PROMPT_METHODS:
-        return None
-    return (
-        f"method.type: found {method}, allowed for the text part of a model that reads images: lora, qlora, dora, ia3, "
-        "full; tokens in front of a row are for that part alone, and an adapter is published for the whole model"
-    )
 
 
 def fit_length(plan: Plan, model: ModelFolder) -> tuple[Plan, str]:

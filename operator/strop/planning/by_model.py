@@ -11,6 +11,7 @@ from strop.planning.inputs import PlanError
 from strop.planning.presets import Architecture, ModelFacts, has_experts, refusal_of
 from strop_trainer.encoder_decoders import plan_refusal, task_refusal
 from strop_trainer.plan import LABEL_TASKS, METRICS, TrainingPlan
+from strop_trainer.text_parts import text_part_refusal
 
 _ENDS: Final = ("lm_head", "embed_tokens")
 """Layers that may be adapted as well, where each has weights of its own."""
@@ -30,6 +31,8 @@ def check_by_model(spec: FineTuneJobSpec, facts: ModelFacts) -> None:
             f"spec.method.type: found qlora for {spec.model.source}, a mixture of experts, allowed: lora; its experts, "
             "most of the weights, are not quantized and would take fp32's memory",
         )
+    if facts.images and (why := text_part_refusal(spec.method.type)):
+        raise PlanError(names.Reason.UNSUPPORTED, f"spec.{why} ({facts.basis})")
     if METRICS[spec.task].by_model and not facts.may_be_encoder:
         _check_gates(spec, facts)
     architecture = facts.architecture

@@ -106,6 +106,8 @@ class Preset(_Frozen):
     """Hugging Face repositories of this shape, owner/name."""
     licence: str
     family: Family
+    images: bool = False
+    """Whether it reads images beside text: its text part is trained, which all that follows is of."""
     parameters: int
     shape: Shape
     context_length: int | None
@@ -145,6 +147,8 @@ class ModelFacts(_Frozen):
     """Where this is from, in words."""
     architecture: Architecture | None = None
     """None: not known before the model is fetched."""
+    images: bool = False
+    """Whether it is known to read images beside text, so that its text part is trained."""
     licence: str | None = None
     """Of the base model; None: not known."""
     peculiar: str | None = None
@@ -191,6 +195,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
             context_length=preset.context_length,
             basis=f"preset {preset.name}",
             architecture=ARCHITECTURES[preset.architecture],
+            images=preset.images,
             licence=preset.licence,
             peculiar=TEMPLATES[preset.template].strip() if preset.template else None,
             revision=_REVISION_OF.get(repository) if repository else None,

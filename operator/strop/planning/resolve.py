@@ -87,6 +87,13 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
     """Return what is computed. It takes no pool and no settings: that is what makes the digest the same anywhere."""
     check_by_model(spec, facts)
     revision = _revision(spec, facts, chooser)
+    if facts.images:
+        chooser.fixed(
+            "images",
+            "not read",
+            f"the text part alone is trained ({facts.basis}); ONNX and merged model are that part, an adapter is for the "
+            "whole model",
+        )
     method = resolve_method(spec, facts, chooser)
     distributed = resolve_distributed(spec, chooser)
     hyperparameters = resolve_hyperparameters(spec, method, facts, chooser)
