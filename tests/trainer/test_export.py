@@ -52,6 +52,13 @@ WIDE = {"hidden_size": 256, "vocab_size": 520}
 """Of a vocabulary that no other matrix is as wide as, see `tiny_llama`."""
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma-3": ("gemma3_text", {"sliding_window": 24, "query_pre_attn_scalar": 16, "layers": 6}),
+    "gemma-3-4b": (
+        "gemma3_text",
+        {
+            "sliding_window": 24, "query_pre_attn_scalar": 16, "layers": 6,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
     "granite": ("granite", {}),
     "llama-3": ("llama", {"tie_word_embeddings": False, "rope_parameters": rope(500_000.0)}),
     "llama-3.1": ("llama", {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE}),

@@ -66,13 +66,14 @@ def build(model: Path, out: Path, precision: OnnxPrecision, options: Sequence[st
 @contextlib.contextmanager
 def _windows_unscaled() -> Iterator[None]:
     """Let builder 0.18 scale the positions of Gemma 3's layers that see all, and not of those that see a window."""
-    from onnxruntime_genai.models.builders.base import Model  # noqa: PLC0415
-    from onnxruntime_genai.models.builders.gemma import Gemma3Model  # noqa: PLC0415
+    from onnxruntime_genai.models.builder import Gemma3Model  # noqa: PLC0415 - the class that it makes, not a second one
+
+    inherited = Gemma3Model.make_rotary_embedding_caches_from_scratch
 
     def caches(self: Any) -> Any:
-        if hasattr(self, "cos_cache_local_name"):  # set when the global ones are made
+        if hasattr(self, "cos_cache_local_name"):  # the builder names these when the global ones are made
             self.rope_attrs["rescale_factors"] = 1
-        return Model.make_rotary_embedding_caches_from_scratch(self)
+        return inherited(self)
 
     Gemma3Model.make_rotary_embedding_caches_from_scratch = caches
     try:
