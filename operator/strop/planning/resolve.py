@@ -91,8 +91,8 @@ def resolve_training(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser)
         chooser.fixed(
             "images",
             "not read",
-            f"the text part alone is trained ({facts.basis}); ONNX and merged model are that part, an adapter is for the "
-            "whole model",
+            f"the text part alone is trained ({facts.basis}); ONNX and merged model are that part, an adapter is for "
+            "the whole model",
         )
     method = resolve_method(spec, facts, chooser)
     distributed = resolve_distributed(spec, chooser)

@@ -138,7 +138,7 @@ def cut(folder: Path, source: str, into: Path) -> tuple[Path, int]:
         if file.is_file() and file.suffix in _COPIED and file.name not in _NOT_COPIED:
             shutil.copyfile(file, staging / file.name)
     _copy_templates(folder, staging)
-    where = {}
+    where: dict[str, str] = {}
     for file in dict.fromkeys(tensor.file for tensor in tensors):
         held = [tensor for tensor in tensors if tensor.file == file]
         _write(held, staging / file.name)
