@@ -305,6 +305,8 @@ def test_the_work_volume_holds_the_export_the_checkpoints_and_a_model_fetched() 
     kept = work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=False)
     assert kept == 2 * GIB + (2 * 4 + 3 * 12) * SMOLLM_PARAMETERS
     assert work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=True) == kept + 4 * SMOLLM_PARAMETERS
+    cut = work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=True, cut=True)
+    assert cut == kept + 8 * SMOLLM_PARAMETERS, "the text part is written beside the model that was fetched"
 
 
 @pytest.mark.parametrize(

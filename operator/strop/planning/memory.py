@@ -307,8 +307,12 @@ def kept_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
     return kept
 
 
-def work_volume_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool) -> int:
+def work_volume_bytes(
+    shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool, cut: bool = False
+) -> int:
     """Return the size of the work volume: the merged fp32 weights, their export, checkpoints, and a model fetched.
+
+    With `cut`, the text part of a model that reads images is written there as well.
 
     A base graph is as large as the export of the merged model. A checkpoint holds what is trained and its two moments;
     one more than are kept is there while it is written.
@@ -316,7 +320,7 @@ def work_volume_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, 
     fp32 = parameters * FP32
     checkpoint = trained_parameters(shape, parameters, training) * (FP32 + _ADAM_BYTES)
     copies = 3 if training.artifact.onnx_form == "both" else 2
-    return copies * fp32 + (fp32 if downloads else 0) + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+    return copies * fp32 + (downloads + cut) * fp32 + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
 
 
 def _embeddings(shape: Shape) -> int:

@@ -345,7 +345,7 @@ def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, training: TrainingPla
     if facts.shape is None or facts.parameters is None:
         return chooser.choose("checkpoint.size", given, _UNKNOWN_WORK_VOLUME, "the size of the model is not known")
     downloads = not spec.model.source.startswith("pvc://")
-    needed = work_volume_bytes(facts.shape, facts.parameters, training, downloads=downloads)
+    needed = work_volume_bytes(facts.shape, facts.parameters, training, downloads=downloads, cut=facts.images)
     size = memory_quantity(needed, step=GIB)
     return chooser.choose("checkpoint.size", given, size, "the model in fp32 while it is exported, and checkpoints")
 
