@@ -1,10 +1,13 @@
 """What is known of a model before it is fetched."""
 
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from strop.api.finetunejob import FineTuneJobSpec, ModelSpec
 from strop.planning.chooser import Chooser
@@ -16,6 +19,7 @@ from strop.planning.presets import (
     TEMPLATES,
     ModelFacts,
     Preset,
+    PresetFile,
     model_facts,
     parse_parameters,
     refusal_of,
@@ -331,3 +335,11 @@ def test_an_embedding_under_a_head_for_labels_shares_no_weights() -> None:
 
 def test_each_pin_is_of_a_source_of_a_preset() -> None:
     assert set(REVISIONS) <= {source for preset in PRESETS for source in preset.sources}
+
+
+@pytest.mark.parametrize("pin", ["c1899de", "C1899DE289A04D12100DB370D81485CDF75E47CA", "main", 12])
+def test_a_pin_that_is_no_whole_commit_is_refused(pin: Any) -> None:
+    written = yaml.safe_load(files("strop.planning").joinpath("presets.yaml").read_text(encoding="utf-8"))
+    assert PresetFile.model_validate(written).revisions == REVISIONS
+    with pytest.raises(ValidationError, match=r"revisions\.`Qwen/Qwen3-0\.6B`"):
+        PresetFile.model_validate(written | {"revisions": {"Qwen/Qwen3-0.6B": pin}})

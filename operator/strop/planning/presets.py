@@ -125,7 +125,9 @@ class _Refused(_Frozen):
     reason: str
 
 
-class _PresetFile(_Frozen):
+class PresetFile(_Frozen):
+    """What presets.yaml says."""
+
     architectures: dict[str, _Kind]
     templates: dict[str, str]
     refused: tuple[_Refused, ...]
@@ -162,7 +164,7 @@ class ModelFacts(_Frozen):
         return self.architecture is None and (self.parameters is None or self.parameters <= _LARGEST_ENCODER)
 
 
-_FILE: Final = _PresetFile.model_validate(
+_FILE: Final = PresetFile.model_validate(
     yaml.safe_load(files("strop.planning").joinpath("presets.yaml").read_text(encoding="utf-8"))
 )
 PRESETS: Final[tuple[Preset, ...]] = _FILE.presets
