@@ -70,7 +70,7 @@ def test_long_texts_and_pairs_are_cut_and_counted(wordpiece: Any) -> None:
     assert encoded.lengths == [44, 5]
     first: Any = encoded.examples[0]
     assert len(first.input_ids) == 16
-    assert first.segments[-2:] == [1, 1]
+    assert list(first.segments[-2:]) == [1, 1]
     assert [example.label for example in encoded.examples] == [0, 1]  # type: ignore[attr-defined]
 
 

@@ -1,11 +1,13 @@
 """What the tasks that answer in words learn, and how their answers are scored."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.tasks import task_named
+from strop_trainer.tasks.base import Example
 from strop_trainer.tasks.chat import ChatTask, tokenize_row
 from strop_trainer.tasks.overlap import bleu_and_chrf, rouge, squad
 from strop_trainer.tasks.prompted import check_question, check_summary, pair
@@ -79,7 +81,7 @@ def test_a_long_source_loses_its_end_and_not_the_answer(tokenizer: Any, task: st
     assert "The fox jumps. The fox jumps." in read
     assert ("Question: Who jumps?" in read) == (task == "question-answering")
     (question,) = task_named(task).questions(rows, tokenizer, limit, 1)
-    assert example.input_ids[: len(question.prompt_ids)] == question.prompt_ids
+    assert list(example.input_ids[: len(question.prompt_ids)]) == question.prompt_ids
     assert question.reference == "A fox."
 
 
@@ -94,7 +96,7 @@ def test_every_token_of_a_document_is_predicted_once_and_the_end_is_marked(token
     assert all(len(example.input_ids) <= 32 for example in found.examples)
     assert found.lengths[0] == len(whole) + 1
     assert found.truncated == 0
-    assert found.examples[len(long)].input_ids == tokenizer("One.", add_special_tokens=False)["input_ids"]
+    assert list(found.examples[len(long)].input_ids) == tokenizer("One.", add_special_tokens=False)["input_ids"]
     assert found.examples[-1].input_ids[-1] == tokenizer.eos_token_id
     assert found.target_tokens == sum(example.target_count for example in found.examples)
 
@@ -157,3 +159,14 @@ def test_any_given_answer_to_a_question_is_right(tokenizer: Any) -> None:
     references = [question.references for question in found]
     assert task.score(["1066", "he"], references) == {"exact_match": 1.0, "f1": 1.0}
     assert task.score(["of 1066", "she"], references) == pytest.approx({"exact_match": 0, "f1": (2 / 3 + 0) / 2})
+
+
+def test_an_encoded_row_takes_few_bytes_a_token() -> None:
+    tracemalloc.start()
+    try:
+        rows = [Example([1000 + at for at in range(5000)], [at > 9 for at in range(5000)]) for _ in range(40)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows[0].target_count == 4990
+    assert held < 6 * 5000 * len(rows)

@@ -46,7 +46,7 @@ def plain_loss(model: Any, examples: list[Example]) -> Any:
     total = torch.zeros(())
     for row in examples:
         ids = torch.tensor([row.input_ids])
-        labels = ids.masked_fill(~torch.tensor([row.targets]), -100)
+        labels = ids.masked_fill(~torch.tensor([list(map(bool, row.targets))]), -100)
         labels[:, 0] = -100
         total = total + model(input_ids=ids, labels=labels).loss * row.target_count
     return total

@@ -224,6 +224,24 @@ def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Pat
     assert "Traceback" not in answer.err
 
 
+def test_validate_data_counts_what_is_one_and_what_are_several(strop: Strop, tmp_path: Path) -> None:
+    model_folder(tmp_path)
+    volume = ("--volume", f"base-models={tmp_path}/models")
+    source = [{"source": "configmap://rows/train.jsonl"}]
+    job = manifest_of(task="preference", dataset__train=source, dataset__validation=source)
+    pair = '{"prompt": "ask", "chosen": "yes", "rejected": "no"}\n'
+
+    def notes(content: str) -> str:
+        file = write(tmp_path / "job.yaml", job, config_map(train__jsonl=content))
+        return strop("validate", "--data", file, *volume).out
+
+    assert "; 1 held-out row is also a training row; 1 held-out prompt is also a training prompt" in notes(pair)
+    assert "; 1 duplicate; 2 held-out rows are also training rows; 2 held-out prompts are also training prompts" in (
+        notes(pair * 2)
+    )
+    assert "; 2 duplicates; " in notes(pair * 3)
+
+
 def test_validate_data_checks_pairs(strop: Strop, tmp_path: Path) -> None:
     model_folder(tmp_path)
     good = "".join(f'{{"prompt": "ask {n}", "chosen": "yes", "rejected": "no"}}\n' for n in range(3))

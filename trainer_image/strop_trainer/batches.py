@@ -138,7 +138,7 @@ def pack(examples: Sequence[Example]) -> Batch:
     lengths = [len(example.input_ids) for example in examples]
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     ids = torch.tensor([token for example in examples for token in example.input_ids])
-    targets = torch.tensor([hit for example in examples for hit in (False, *example.targets[1:])])
+    targets = torch.tensor([hit for example in examples for hit in (False, *example.targets[1:])], dtype=torch.bool)
     at = targets.nonzero()[:, 0]
     inputs = {
         "input_ids": ids[None],

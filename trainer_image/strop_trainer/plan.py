@@ -88,7 +88,7 @@ class TaskMetrics:
         return (*self.held_out, *self.generated)
 
 
-METRICS: Final[Mapping[Task, TaskMetrics]] = {
+METRICS: Final[Mapping[str, TaskMetrics]] = {
     "chat": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match",)),
     "instruction": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy"), generated=("exact_match",)),
     "text-generation": TaskMetrics(held_out=("eval_loss", "perplexity", "token_accuracy")),

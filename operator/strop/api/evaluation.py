@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from strop.api.base import ApiModel, Found, MetricName, Rule, quoted
-from strop_trainer.plan import METRIC_RANGES, METRICS, Task, TaskMetrics
+from strop_trainer.plan import METRIC_RANGES, METRICS, TaskMetrics
 
 MetricBound = Annotated[float, Field(ge=-1e9, le=1e9)]
 METRICS_IN_WORDS = "; ".join(f"{task}: {', '.join(METRICS[task].names)}" for task in METRICS)
@@ -80,7 +80,7 @@ def _generates(self: Any) -> bool:
     return self.evaluation is None or self.evaluation.generate_rows != 0
 
 
-def _metric_rules(task: Task, metrics: TaskMetrics, bound: Literal["minimum", "maximum"]) -> Iterator[Rule]:
+def _metric_rules(task: str, metrics: TaskMetrics, bound: Literal["minimum", "maximum"]) -> Iterator[Rule]:
     """Yield the rules that gates name what is measured for a task, and what is measured in this job."""
     gates = f"self.evaluation.{bound}"
     left_out = f"self.task != '{task}' || !has(self.evaluation) || !has({gates}) || "

@@ -57,11 +57,15 @@ def _check_rows(plan: Plan, settings: Settings) -> str:
     check_label_gates(training.evaluation, task_named(training.task), rows.train)
     found = rows.statistics
     notes = [
-        f"{count} {words}"
-        for count, words in (
-            (found.duplicates, "duplicates"),
-            (found.leaked, "held-out rows are also training rows"),
-            (found.leaked_prompts, "held-out prompts are also training prompts"),
+        f"{count} {one if count == 1 else several}"
+        for count, one, several in (
+            (found.duplicates, "duplicate", "duplicates"),
+            (found.leaked, "held-out row is also a training row", "held-out rows are also training rows"),
+            (
+                found.leaked_prompts,
+                "held-out prompt is also a training prompt",
+                "held-out prompts are also training prompts",
+            ),
         )
         if count
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -38,17 +39,22 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Example:
-    """One row as tokens.
+    """One row as tokens, held in five bytes a token.
 
     Args:
         input_ids: tokens of the whole row, T of them.
         targets: whether a token is to be learnt, T of them.
     """
 
-    input_ids: list[int]
-    targets: list[bool]
+    input_ids: Sequence[int]
+    targets: Sequence[bool]
     stretched: bool = field(default=False, kw_only=True)
     """Longer than where the model changes the frequencies of positions for all rows of a pass."""
+
+    def __post_init__(self) -> None:
+        """Keep the numbers themselves: a list of Python's takes 36 bytes a token."""
+        object.__setattr__(self, "input_ids", array("i", self.input_ids))
+        object.__setattr__(self, "targets", array("b", self.targets))
 
     @property
     def longest(self) -> int:

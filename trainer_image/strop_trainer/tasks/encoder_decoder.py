@@ -137,7 +137,7 @@ class EncoderDecoderTask:
                 raise UnfitRowsError([(normal, str(error))]) from None
             found.append(
                 SourceQuestion(
-                    prompt_ids=example.input_ids,
+                    prompt_ids=list(example.input_ids),
                     prompt=source,
                     reference=source_and_target(self.name, row)[1],
                     row_ids=[*example.given, *example.target_ids],

@@ -21,7 +21,8 @@ def check_gates(plan: EvaluationPlan, task: Task) -> None:
     if isinstance(task, ExtractiveQaTask):
         _check_measured(plan, task.metrics, "where an encoder marks its answer in the text")
         return
-    generated = next((found.generated for name, found in METRICS.items() if name == task.name), ())
+    found = METRICS.get(task.name)
+    generated = found.generated if found else ()
     for bound in ("minimum", "maximum"):
         for name in getattr(plan, bound):
             if name not in task.metrics:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -44,7 +45,7 @@ class LabelledExample(Example):
 
     label: Any = None
     """A label's number; a list of 0 and 1, one a label; a list of (token, label's number); or (first, last) token."""
-    segments: list[int] = field(default_factory=list)
+    segments: Sequence[int] = ()
     """Which of two texts a token is of; empty where the model takes no such input."""
     row: int = 0
     """Index of the row among those that were encoded."""
@@ -52,6 +53,11 @@ class LabelledExample(Example):
     """Tokens and what they stand for, where an answer is a place: (token, word), or (token's first, last character)."""
     count: int = 1
     """Values that the loss counts."""
+
+    def __post_init__(self) -> None:
+        """Keep the numbers themselves."""
+        super().__post_init__()
+        object.__setattr__(self, "segments", array("b", self.segments))
 
     @property
     def target_count(self) -> int:

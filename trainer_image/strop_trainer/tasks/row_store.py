@@ -10,8 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, overload
 
+from strop_trainer.errors import TrainerError, bad_configuration
+
 _BUFFER = 1 << 20
-"""Bytes that are written, or read on, at once."""
+"""Bytes that are written at once."""
+_AHEAD = 1 << 18
+"""Bytes of rows next to each other that are read at once."""
 
 
 @dataclass
@@ -32,6 +36,18 @@ class _Kept:
         begin = self.ends[place - 1] if place else 0
         return os.pread(self.file.fileno(), self.ends[place] - begin, begin)
 
+    def read_all(self, places: Iterable[int]) -> Iterator[bytes]:
+        """Yield rows; those that follow each other in the file are read together."""
+        ends, descriptor = self.ends, self.file.fileno()
+        self.file.flush()
+        window, start = b"", 0
+        for place in places:
+            begin, end = ends[place - 1] if place else 0, ends[place]
+            if begin < start or end - start > len(window):
+                self.file.flush()
+                window, start = os.pread(descriptor, max(end - begin, _AHEAD), begin), begin
+            yield window[begin - start : end - start]
+
 
 class Rows(Sequence[bytes]):
     """Rows, of which 8 bytes each are in memory (16 of a selection).
@@ -40,14 +56,29 @@ class Rows(Sequence[bytes]):
     """
 
     def __init__(self, rows: Iterable[bytes] = ()) -> None:
-        self._kept = _Kept()
+        """Take rows over.
+
+        Raises:
+            TrainerError: there is no folder for temporary files, or no room in it (exit 78).
+        """
+        try:
+            self._kept = _Kept()
+        except OSError as error:
+            raise _no_room(error) from None
         self._places: Sequence[int] | None = None
         for row in rows:
             self.append(row)
 
     def append(self, row: bytes) -> None:
-        """Add a row at the end; only before anything was selected."""
-        self._kept.file.write(row)
+        """Add a row at the end; only before anything was selected.
+
+        Raises:
+            TrainerError: the folder of temporary files has no room for it (exit 78).
+        """
+        try:
+            self._kept.file.write(row)
+        except OSError as error:
+            raise _no_room(error) from None
         ends = self._kept.ends
         ends.append((ends[-1] if ends else 0) + len(row))
 
@@ -73,7 +104,7 @@ class Rows(Sequence[bytes]):
         return self._kept.read(place if self._places is None else self._places[place])
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self[place] for place in range(len(self)))
+        return self._kept.read_all(range(len(self)) if self._places is None else self._places)
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, Sequence):
@@ -81,3 +112,10 @@ class Rows(Sequence[bytes]):
         return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _no_room(error: OSError) -> TrainerError:
+    return bad_configuration(
+        f"dataset: no room for its rows among the temporary files ({error.strerror or error}), expected as much as its "
+        "files take, in the folder that TMPDIR names"
+    )

@@ -7,9 +7,9 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
@@ -17,7 +17,13 @@ from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, DatasetStatistics
 from strop_trainer.tasks.files import Check, Columns, Problems, check_columns, kind, read_file
+from strop_trainer.tasks.row_keys import Groups, Keys, key_of
 from strop_trainer.tasks.row_store import Rows
+
+_LEARNT: Final = 0
+_HELD: Final = 1
+_REPEATED: Final = 2
+"""Equal to a row that is held out: neither learnt from nor held out again."""
 
 
 @dataclass(frozen=True)
@@ -154,44 +160,44 @@ def split(
     Raises:
         TrainerError: fewer than two different rows, or none of them has labels that others have as well.
     """
-    keys = array("Q", (_short_hash(f"{seed}:".encode() + row) for row in rows))
-    # Of equal rows the first stands for all.
-    order = array("Q", (place for place, _ in _first_of_each(keys)))
-    if len(order) < 2:  # noqa: PLR2004 - one to learn from, one to hold out
+    begin = f"{seed}:".encode()
+    kinds: dict[frozenset[str], int] = {}
+    kind_of = array("I")  # which of `kinds` each row has
+
+    def key(row: bytes) -> int:
+        kind_of.append(kinds.setdefault(frozenset(labels_of(row)), len(kinds)))
+        return key_of(begin + row)
+
+    order = Groups(map(key, rows))
+    counts = Counter(kind_of[group[0]] for group in order)
+    different = counts.total()
+    if different < 2:  # noqa: PLR2004 - one to learn from, one to hold out
         raise bad_data(
-            f"dataset: {len(rows)} row(s), {len(order)} different; at least 2 are needed, one of them to be held out"
+            f"dataset: {len(rows)} row(s), {different} different; at least 2 are needed, one of them to be held out"
         )
-    count = min(max(1, round(len(order) * fraction)), len(order) - 1)
-    left = Counter(label for place in order for label in set(labels_of(rows[place])))
-    chosen: list[int] = []
-    for place in order:
-        labels = set(labels_of(rows[place])) if left else set()
+    sets, left = list(kinds), Counter[str]()
+    for of, count in counts.items():
+        left.update(dict.fromkeys(sets[of], count))
+    count = min(max(1, round(different * fraction)), different - 1)
+    side = bytearray(len(rows))
+    drawn = 0
+    for group in order:
+        labels = sets[kind_of[group[0]]]
         if all(left[label] > 1 for label in labels):
-            chosen.append(place)
+            drawn += 1
             left.subtract(labels)
-        if len(chosen) == count:
+            for index in group:
+                side[index] = _REPEATED
+            side[group[0]] = _HELD
+        if drawn == count:
             break
-    if not chosen:
+    if not drawn:
         raise bad_data(
             "dataset: the rows that would be held out are the only ones of their labels; give more rows of each label, "
             "or dataset.validation"
         )
-    held = {keys[place] for place in chosen}
-    return rows.select(place for place, key in enumerate(keys) if key not in held), rows.select(sorted(chosen))
-
-
-def _short_hash(content: bytes) -> int:
-    """Return the first 64 bits of SHA-256: of ten million rows, two have the same by a chance of one in 100,000."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:8])
-
-
-def _first_of_each(keys: array[int]) -> Iterator[tuple[int, int]]:
-    """Yield (place, key) of the first of equal keys, by rising keys."""
-    before = None
-    for place in sorted(range(len(keys)), key=keys.__getitem__):
-        if keys[place] != before:
-            before = keys[place]
-            yield place, before
+    train, held = (rows.select(index for index, of in enumerate(side) if of == wanted) for wanted in (_LEARNT, _HELD))
+    return train, held
 
 
 def assemble(train: Rows, validation: Rows, files: Sequence[RowFile], prompt: Callable[[bytes], bytes]) -> Dataset:
@@ -204,15 +210,17 @@ def assemble(train: Rows, validation: Rows, files: Sequence[RowFile], prompt: Ca
         prompt: gives the part of a row that the model is asked with.
     """
     digest = hashlib.sha256()
-    for part, rows in (("train", train), ("validation", validation)):
+
+    def keys(part: str, rows: Rows) -> tuple[Keys, Keys]:
+        whole, asked = Keys(), Keys()
         digest.update(f"{part} {len(rows)}\n".encode())
         for row in rows:
             digest.update(row + b"\n")
-    held = array("Q", (_short_hash(row) for row in validation))
-    held_prompts = array("Q", (_short_hash(prompt(row)) for row in validation))
-    keys = array("Q", (_short_hash(row) for row in train))
-    seen = set(held).intersection(keys)
-    prompts = set(held_prompts).intersection(_short_hash(prompt(row)) for row in train)
+            whole.add(row)
+            asked.add(prompt(row))
+        return whole, asked
+
+    (learnt, prompts), (held, held_prompts) = keys("train", train), keys("validation", validation)
     return Dataset(
         train,
         validation,
@@ -220,9 +228,9 @@ def assemble(train: Rows, validation: Rows, files: Sequence[RowFile], prompt: Ca
             fingerprint="sha256:" + digest.hexdigest(),
             train_rows=len(train),
             validation_rows=len(validation),
-            duplicates=len(train) - sum(1 for _ in _first_of_each(keys)),
-            leaked=sum(key in seen for key in held),
-            leaked_prompts=sum(key in prompts for key in held_prompts),
+            duplicates=len(train) - learnt.different,
+            leaked=learnt.of_these(held),
+            leaked_prompts=prompts.of_these(held_prompts),
             files=[file.name for file in files],
         ),
     )
