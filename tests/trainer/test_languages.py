@@ -67,10 +67,10 @@ def test_a_text_carries_its_language_and_an_answer_begins_with_its_own(
     own = tokenizer(text_target="one fox")["input_ids"]
     assert list(example.target_ids) == [token for token in own if token != example.given[-1]]
     (question,) = task.questions([row("en", "de")], tokenizer, 64, 1)
-    assert (question.prompt_ids, question.given) == (example.input_ids, example.given)
+    assert (question.prompt_ids, question.given) == (list(example.input_ids), example.given)
     assert question.row_ids == [*example.given, *example.target_ids]
     # A source that is cut keeps the tokens of its language and its end.
-    cut = task.encode([row("en", "de")], tokenizer, 5).examples[0].input_ids
+    cut = list(task.encode([row("en", "de")], tokenizer, 5).examples[0].input_ids)
     assert len(cut) == 5
     assert tokenizer.convert_ids_to_tokens(cut)[:at] == read[:at]
     assert tokenizer.convert_ids_to_tokens(cut)[at - len(read) + 1 :] == read[at + 1 :]
