@@ -161,47 +161,44 @@ class EncoderDecoderTask:
         """
         source, target = source_and_target(self.name, row)
         languages = row.get("languages", (None, None))
+        codes: tuple[str, str] | None = None
         if self._model_type in OF_LANGUAGES:
-            return self._pair_of_languages(source, target, languages, tokenizer, max_length)
-        if self._model_type == "marian":
-            source = marian_source(source, languages[1], tokenizer.supported_language_codes)
-        elif self._model_type in {"t5", "mt5"}:
-            source = t5_source(self.name, source, *languages)
+            codes, given = self._begin_in(languages, tokenizer)
+            written = list(tokenizer(target, add_special_tokens=False)["input_ids"])
+        else:
+            if self._model_type == "marian":
+                source = marian_source(source, languages[1], tokenizer.supported_language_codes)
+            elif self._model_type in {"t5", "mt5"}:
+                source = t5_source(self.name, source, *languages)
+            written, given = list(tokenizer(text_target=target)["input_ids"]), (self._needed_start(),)
+            if written[:1] == [self._forced]:
+                given, written = (*given, written[0]), written[1:]
         read = list(tokenizer(source)["input_ids"])
-        written = list(tokenizer(text_target=target)["input_ids"])
-        start = self._needed_start()
-        given: tuple[int, ...] = (start,)
-        if written[:1] == [self._forced]:
-            given, written = (start, written[0]), written[1:]
-        if written[-1:] != [tokenizer.eos_token_id]:
+        if codes or written[-1:] != [tokenizer.eos_token_id]:
             written.append(tokenizer.eos_token_id)
         lengths = [len(read), len(written)]
         if len(read) > max_length:
             read = list(tokenizer(source, truncation=True, max_length=max_length)["input_ids"])
-        return SourceTarget(read, [], given, tuple(written[:max_length])), lengths, source
+        return SourceTarget(read, [], given, tuple(written[:max_length]), codes), lengths, source
 
-    def _pair_of_languages(
-        self, source: str, target: str, languages: Sequence[str | None], tokenizer: Any, max_length: int
-    ) -> tuple[SourceTarget, list[int], str]:
-        """Return the same for a model whose texts carry the tokens of their languages."""
+    def _begin_in(self, languages: Sequence[str | None], tokenizer: Any) -> tuple[tuple[str, str], tuple[int, ...]]:
+        """Let the tokenizer read and write the languages; return its codes, and what the decoder begins with.
+
+        Raises:
+            ValueError: field, found and expected of the languages.
+        """
         if self._known is None or self._known[0] is not tokenizer:
             self._known = (tokenizer, language_tokens(tokenizer, self._model_type))
         tokens = self._known[1]
-        read_code, written_code = (
+        read, written = (
             language_code(f"{side}_language", language, tokens)
             for side, language in zip(("source", "target"), languages, strict=True)
         )
-        set_languages(tokenizer, read_code, written_code)
-        read = list(tokenizer(source)["input_ids"])
-        written = [*tokenizer(target, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        given: tuple[int, ...] = (tokens[written_code],)
+        set_languages(tokenizer, read, written)
+        given: tuple[int, ...] = (tokens[written],)
         if type(tokenizer).__name__ != ENDS_WITH_LANGUAGE:
             given = (self._needed_start(), *given)
-        lengths = [len(read), len(written)]
-        if len(read) > max_length:
-            read = list(tokenizer(source, truncation=True, max_length=max_length)["input_ids"])
-        example = SourceTarget(read, [], given, tuple(written[:max_length]), (read_code, written_code))
-        return example, lengths, source
+        return (read, written), given
 
     def _needed_start(self) -> int:
         if self._start is None:

@@ -39,7 +39,6 @@ class _Kept:
     def read_all(self, places: Iterable[int]) -> Iterator[bytes]:
         """Yield rows; those that follow each other in the file are read together."""
         ends, descriptor = self.ends, self.file.fileno()
-        self.file.flush()
         window, start = b"", 0
         for place in places:
             begin, end = ends[place - 1] if place else 0, ends[place]
