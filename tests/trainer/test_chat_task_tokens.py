@@ -141,3 +141,22 @@ def test_questions_ask_for_the_last_answer_with_the_prompt_as_inference_sees_it(
     assert smol.decode(second.row_ids[len(second.prompt_ids) :]) == "Paris 🗼.<|im_end|>"
     assert len(ChatTask().questions(rows, smol, 1000, 1)) == 1
     assert ChatTask().questions(rows, smol, len(second.prompt_ids), 5) == []
+
+
+@pytest.mark.parametrize("template", [None, THINKING])
+def test_an_answer_of_weight_0_is_read_and_not_learnt(tmp_path: Path, tiny: Any, template: str | None) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template or tiny.chat_template
+    given = [{**TURNS[0], "weight": 1}, TURNS[1], {**TURNS[2], "weight": 0}, *TURNS[3:5], TURNS[5]]
+    given.append({"role": "assistant", "content": "Hm.", "weight": 0})
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": given}) + "\n")
+    rows = [RowFile("pvc://data/rows.jsonl", path)]
+    data = ChatTask().read(rows, rows, DatasetPlan(train=[DataFile(source="pvc://data/rows.jsonl")]), 0)
+    (example,) = ChatTask().encode(data.train, tokenizer, 500).examples
+    (all_learnt,) = tokenize(TURNS[:5], tokenizer)[-1:]
+    assert list(example.input_ids) == all_learnt[0]
+    (learnt,) = said(tokenizer, list(example.input_ids), list(map(bool, example.targets)))
+    assert "Rome" in learnt
+    (question,) = ChatTask().questions(data.train, tokenizer, 500, 1)
+    assert question.reference == TURNS[4]["content"]

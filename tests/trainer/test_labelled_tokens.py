@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from strop_trainer.heads.encoder_model import input_names
+from strop_trainer.tasks import labelled
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask, best_span
 from strop_trainer.tasks.labelled import LabelledExample, Labels
 from strop_trainer.tasks.rows import normal_form
@@ -124,3 +125,42 @@ def test_a_question_takes_half_of_the_length_at_most(wordpiece: Any) -> None:
     encoded = ExtractiveQaTask().tokenize([row], wordpiece, 32, SPAN)
     assert encoded.truncated == 1
     assert len(encoded.examples) == 1
+
+
+@pytest.mark.parametrize("name", ["text-classification", "token-classification", "question-answering"])
+def test_rows_that_are_tokenized_in_parts_are_as_if_at_once(
+    wordpiece: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: Any
+    kinds: dict[str, tuple[Any, Labels, list[dict[str, Any]]]] = {
+        "text-classification": (
+            TextClassificationTask(),
+            Labels(("a", "b")),
+            [{"text": "fox " * n, "labels": ["ab"[n % 2]], "several": False} for n in range(1, 8)],
+        ),
+        "token-classification": (
+            TokenClassificationTask(),
+            TAGS,
+            [{"tokens": ["fox"] * n, "tags": ["B-PER"] * n} for n in range(1, 8)],
+        ),
+        "question-answering": (
+            ExtractiveQaTask(),
+            SPAN,
+            [
+                {
+                    "question": "what?",
+                    "context": "dog " * 20 * n + "blade",
+                    "answers": [{"text": "blade", "start": 80 * n}],
+                }
+                for n in range(1, 8)
+            ],
+        ),
+    }
+    task, labels, given = kinds[name]
+    rows = [normal_form(row) for row in given]
+    if name == "text-classification":
+        rows[5] = normal_form({**given[5], "text_pair": "dog"})  # the last part alone has a pair: all have one then
+    whole = task.tokenize(rows, wordpiece, 48, labels)
+    monkeypatch.setattr(labelled, "WINDOW", 3)
+    assert task.tokenize(rows, wordpiece, 48, labels) == whole
+    assert len({example.row for example in whole.examples}) == len(rows)

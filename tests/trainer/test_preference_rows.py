@@ -114,6 +114,10 @@ def test_a_system_column_stands_in_front(tmp_path: Path) -> None:
             {"prompt": [USER], "chosen": [TOLD], "rejected": [say("assistant", " ")]},
             "prompt + rejected[1].content: empty, expected text",
         ),
+        (
+            {"chosen": [USER, TOLD | {"weight": 0}], "rejected": [USER, SAID]},  # type: ignore[operator]
+            "chosen[1].weight: found 0, allowed: 1, as a pair's answers are compared whole",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_pair(tmp_path: Path, row: Any, words: str) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_no_room_for_the_rows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(TrainerError, match=r"dataset: no room for its rows .*\(No space left on device\)") as told:
             Rows([b"row"])
     assert told.value.exit_code is ExitCode.BAD_CONFIGURATION
+
+
+def test_no_room_for_the_last_of_the_rows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with suppress(OSError), Path("/dev/full").open("w+b", buffering=1 << 20) as full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+        rows = Rows([b"row"])
+        with pytest.raises(TrainerError, match=r"dataset: no room for its rows .*\(No space left on device\)"):
+            list(rows)
+        with pytest.raises(TrainerError, match="dataset: no room for its rows"):
+            rows[0]
 
 
 def test_no_folder_for_the_rows_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -165,7 +165,12 @@ def test_tools_are_kept(tmp_path: Path) -> None:
         (
             "chat",
             {"messages": [say("user", "x"), say("assistant", "y", weight=0)]},
-            "messages[1].weight: found 0, allowed: 1, as everything that the assistant says is learnt",
+            "messages: every assistant turn has weight 0, so that there is nothing to learn",
+        ),
+        (
+            "chat",
+            {"messages": [say("user", "x"), say("assistant", "y", weight=0.5)]},
+            "messages[1].weight: found 0.5, allowed: 0, 1",
         ),
         ("chat", {"messages": [say("user", "x", name=3)]}, "messages[0].name: found a number, expected a string"),
         ("chat", {"messages": "[broken"}, "messages: broken JSON: "),

@@ -86,7 +86,7 @@ class ChatTask:
                 break
             loaded = self.fit(json.loads(row), tokenizer, max_length)
             messages, tools = loaded["messages"], loaded.get("tools")
-            said_at = [at for at, m in enumerate(messages) if m["role"] == "assistant" and m["content"].strip()]
+            said_at = [at for at in answers(messages) if messages[at]["content"].strip()]
             if not said_at:
                 continue  # tools are called, and nothing is said
             last = said_at[-1]
@@ -117,14 +117,20 @@ class ChatTask:
         return exact_match(answers, [right[0] for right in references]) if references else {}
 
 
+def answers(messages: Messages) -> list[int]:
+    """Return which messages are to be learnt: the assistant's, but for those that a row gives the weight 0."""
+    return [at for at, message in enumerate(messages) if message["role"] == "assistant" and message.get("weight", 1)]
+
+
 def render(messages: Messages, tokenizer: Any, tools: list[Any] | None = None, *, ask: bool = False) -> str:
     """Render a conversation by the model's template; `ask` opens the assistant's next turn.
 
     Raises:
         TrainerError: the template refuses it, such as a system message for a model that knows none.
     """
+    bare = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask))
+        return str(tokenizer.apply_chat_template(bare, tools=tools, tokenize=False, add_generation_prompt=ask))
     except Exception as error:
         shown = json.dumps(messages, ensure_ascii=False)[:200]
         raise bad_data(f"dataset: the model's chat template refuses a row: {error}; the row begins {shown}") from error
@@ -165,7 +171,7 @@ def tokenize(
     Raises:
         TrainerError: what was asked cannot be told from what was said.
     """
-    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant" and index >= first]
+    turns = [index for index in answers(messages) if index >= first]
     text = render(messages[: turns[-1] + 1], tokenizer, tools)
     spans: list[tuple[int, int]] = []
     for turn in turns:
@@ -215,8 +221,7 @@ def shown(messages: Messages) -> list[dict[str, str]]:
 def prompt_of(row: bytes) -> bytes:
     """Return what the model is asked with: all before the last answer."""
     messages = json.loads(row)["messages"]
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return json.dumps(messages[:last], ensure_ascii=False).encode()
+    return json.dumps(messages[: answers(messages)[-1]], ensure_ascii=False).encode()
 
 
 RULES = RowRules("chat", COLUMNS, check_conversation, prompt_of)

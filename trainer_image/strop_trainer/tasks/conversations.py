@@ -50,7 +50,7 @@ def check_conversation(row: dict[str, Any]) -> dict[str, Any]:
         ValueError: field, found and expected of the first thing that is wrong.
     """
     where, messages = _find_messages(row)
-    checked = check_messages(where, messages)
+    checked = check_messages(where, messages, weighted=True)
     if row.get("system") and checked[0]["role"] != "system":
         if not isinstance(row["system"], str):
             raise ValueError(f"system: found {kind(row['system'])}, expected a string")
@@ -58,6 +58,8 @@ def check_conversation(row: dict[str, Any]) -> dict[str, Any]:
     roles = [message["role"] for message in checked]
     if "assistant" not in roles:
         raise ValueError(f"{where}: no assistant turn, so that there is nothing to learn")
+    if all(message.get("weight", 1) == 0 for message in checked if message["role"] == "assistant"):
+        raise ValueError(f"{where}: every assistant turn has weight 0, so that there is nothing to learn")
     tools = row.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:
@@ -71,8 +73,13 @@ def check_conversation(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": checked, "tools": tools}
 
 
-def check_messages(where: str, messages: Any) -> Messages:
-    """Return messages in their normal form; `where` is the name of their field.
+def check_messages(where: str, messages: Any, *, weighted: bool = False) -> Messages:
+    """Return messages in their normal form.
+
+    Args:
+        where: name of their field.
+        messages: as a row has them.
+        weighted: whether one of the assistant's may have weight 0, and is not learnt.
 
     Raises:
         ValueError: one is wrong, or their order is.
@@ -84,6 +91,9 @@ def check_messages(where: str, messages: Any) -> Messages:
     share = _is_share(where, messages[0])
     check = _check_turn if share else _check_message
     checked = [check(f"{where}[{index}]", message) for index, message in enumerate(messages)]
+    unlearnt = next((index for index, message in enumerate(checked) if "weight" in message), None)
+    if unlearnt is not None and not weighted:
+        raise ValueError(f"{where}[{unlearnt}].weight: found 0, allowed: 1, as a pair's answers are compared whole")
     field = "from" if share else "role"
     roles = [message["role"] for message in checked]
     if "system" in roles[1:]:
@@ -155,21 +165,21 @@ def _check_message(where: str, message: Any) -> Message:
     unknown = sorted(name for name in given if name not in fields)
     if unknown:
         raise ValueError(f"{where}.{unknown[0][:40]}: not known, allowed: {', '.join(fields)}")
-    _check_beside(where, role, given)
+    _check_beside(where, given)
     checked: Message = {"role": role, "content": content}
     if calls is not None:
         checked["tool_calls"] = _calls(f"{where}.tool_calls", calls)
+    if role == "assistant" and given.get("weight") == 0:
+        checked["weight"] = 0
     kept = ("tool_call_id", "name") if role == "tool" else ()
     return checked | {name: given[name] for name in kept if name in given}
 
 
-def _check_beside(where: str, role: str, given: Message) -> None:
-    """Check fields that are not rendered; a weight of 0 would ask that an answer be no target, which none can be."""
+def _check_beside(where: str, given: Message) -> None:
+    """Check fields that are not rendered."""
     name, weight = given.get("name", ""), given.get("weight", 1)
     if not isinstance(name, str):
         raise ValueError(f"{where}.name: found {kind(name)}, expected a string")  # noqa: TRY004
-    if role == "assistant" and weight != 1:
-        raise ValueError(f"{where}.weight: found {weight}, allowed: 1, as everything that the assistant says is learnt")
     if weight not in (0, 1):
         raise ValueError(f"{where}.weight: found {weight}, allowed: 0, 1")
 

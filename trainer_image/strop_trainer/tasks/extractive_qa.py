@@ -20,6 +20,7 @@ from strop_trainer.tasks.labelled import (
     columns,
     load,
     read_labelled,
+    windows,
 )
 from strop_trainer.tasks.overlap import squad
 from strop_trainer.tasks.rows import RowRules, normal_form
@@ -81,48 +82,9 @@ class ExtractiveQaTask(LabelledBase):
         A window without the whole answer learns to point at its first token.
         """
         del labels
-        loaded = [load(row) for row in rows]
-        questions = [_shorten(row["question"], tokenizer, max_length // 2) for row in loaded]
-        contexts = [row["context"] for row in loaded]
-        room = max_length - max_length // 2 - tokenizer.num_special_tokens_to_add(pair=True)
-        found = tokenizer(
-            questions,
-            contexts,
-            truncation="only_second",
-            max_length=max_length,
-            stride=max(0, min(max_length // 3, room - 1)),
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        kinds = found.get("token_type_ids") or [[] for _ in found["input_ids"]]
         encoded = Encoded([], in_pieces=True)
-        encoded.truncated = sum(q != row["question"] for q, row in zip(questions, loaded, strict=True))
-        windows = Counter(found["overflow_to_sample_mapping"])
-        # Of a row in one window that has the row's length; the others are taken once more, whole.
-        lengths = dict(zip(found["overflow_to_sample_mapping"], map(len, found["input_ids"]), strict=True))
-        for row in (row for row, count in windows.items() if count > 1):
-            lengths[row] = len(tokenizer(questions[row], contexts[row], verbose=False)["input_ids"])
-        encoded.lengths = [lengths[row] for row in range(len(loaded))]
-        for window, (tokens, row) in enumerate(
-            zip(found["input_ids"], found["overflow_to_sample_mapping"], strict=True)
-        ):
-            offsets = [
-                tuple(offset) if part == 1 else (-1, -1)
-                for part, offset in zip(found.sequence_ids(window), found["offset_mapping"][window], strict=True)
-            ]
-            answers = loaded[row]["answers"]
-            encoded.examples.append(
-                LabelledExample(
-                    tokens,
-                    [],
-                    label=_span(answers[0], offsets) if answers else (0, 0),
-                    segments=kinds[window],
-                    row=row,
-                    places=offsets,
-                    count=2,
-                )
-            )
-            encoded.tokens += len(tokens)
+        for first, loaded in windows(rows):
+            _add_windows(encoded, first, loaded, tokenizer, max_length)
         encoded.target_tokens = 2 * len(encoded.examples)
         return encoded
 
@@ -158,6 +120,50 @@ class ExtractiveQaTask(LabelledBase):
         loaded = load(row)
         answer = next((found["text"] for found in loaded["answers"]), "") if predicted is None else predicted
         return f"{loaded['context']}\n\n{loaded['question']}", answer or "(no answer)"
+
+
+def _add_windows(
+    encoded: Encoded, first: int, loaded: Sequence[dict[str, Any]], tokenizer: Any, max_length: int
+) -> None:
+    """Add the windows of rows, of which the first has an index."""
+    questions = [_shorten(row["question"], tokenizer, max_length // 2) for row in loaded]
+    contexts = [row["context"] for row in loaded]
+    room = max_length - max_length // 2 - tokenizer.num_special_tokens_to_add(pair=True)
+    found = tokenizer(
+        questions,
+        contexts,
+        truncation="only_second",
+        max_length=max_length,
+        stride=max(0, min(max_length // 3, room - 1)),
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    kinds = found.get("token_type_ids") or [[] for _ in found["input_ids"]]
+    encoded.truncated += sum(q != row["question"] for q, row in zip(questions, loaded, strict=True))
+    pieces = Counter(found["overflow_to_sample_mapping"])
+    # Of a row in one window that has the row's length; the others are taken once more, whole.
+    lengths = dict(zip(found["overflow_to_sample_mapping"], map(len, found["input_ids"]), strict=True))
+    for row in (row for row, count in pieces.items() if count > 1):
+        lengths[row] = len(tokenizer(questions[row], contexts[row], verbose=False)["input_ids"])
+    encoded.lengths += [lengths[row] for row in range(len(loaded))]
+    for window, (tokens, row) in enumerate(zip(found["input_ids"], found["overflow_to_sample_mapping"], strict=True)):
+        offsets = [
+            tuple(offset) if part == 1 else (-1, -1)
+            for part, offset in zip(found.sequence_ids(window), found["offset_mapping"][window], strict=True)
+        ]
+        answers = loaded[row]["answers"]
+        encoded.examples.append(
+            LabelledExample(
+                tokens,
+                [],
+                label=_span(answers[0], offsets) if answers else (0, 0),
+                segments=kinds[window],
+                row=first + row,
+                places=offsets,
+                count=2,
+            )
+        )
+        encoded.tokens += len(tokens)
 
 
 def check_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final, Protocol, overload
 
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.files import Check, Columns, Problems, check_columns
 from strop_trainer.tasks.rows import RowRules, assemble, not_empty, read_rows, split
+
+WINDOW: Final = 1000
+"""Rows that are turned into tokens at once."""
 
 Outputs = tuple[Any, ...]
 """What a model puts out for one row, without padding: one float32 array an output."""
@@ -36,6 +40,33 @@ class Labels:
         return {name: place for place, name in enumerate(self.names)}
 
 
+class Places(Sequence[tuple[int, int]]):
+    """Pairs of small numbers in 8 bytes each; a list of Python's takes 120."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        self._numbers = array("i", chain.from_iterable(pairs))
+
+    def __len__(self) -> int:
+        return len(self._numbers) // 2
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, at: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(len(self))[at]]
+        place = 2 * range(len(self))[at]
+        return self._numbers[place], self._numbers[place + 1]
+
+    def __eq__(self, other: Any) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class LabelledExample(Example):
     """One row, or one window of a long row, as tokens with its label.
@@ -49,7 +80,7 @@ class LabelledExample(Example):
     """Which of two texts a token is of; empty where the model takes no such input."""
     row: int = 0
     """Index of the row among those that were encoded."""
-    places: list[tuple[int, int]] = field(default_factory=list)
+    places: Sequence[tuple[int, int]] = ()
     """Tokens and what they stand for, where an answer is a place: (token, word), or (token's first, last character)."""
     count: int = 1
     """Values that the loss counts."""
@@ -58,6 +89,7 @@ class LabelledExample(Example):
         """Keep the numbers themselves."""
         super().__post_init__()
         object.__setattr__(self, "segments", array("b", self.segments))
+        object.__setattr__(self, "places", Places(self.places))
 
     @property
     def target_count(self) -> int:
@@ -191,6 +223,21 @@ def read_labelled(
 def columns(*shapes: tuple[str, ...], optional: tuple[str, ...] = (), structured: tuple[str, ...] = ()) -> Columns:
     """Return the columns of a task."""
     return Columns(shapes, optional, frozenset(structured))
+
+
+def windows(rows: Iterable[bytes]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield rows as objects, as many as a tokenizer takes at once, and the index of the first of them.
+
+    A tokenizer's answer takes some hundred bytes a token: that of a whole data set would not be in bounded memory.
+    """
+    first, part = 0, []
+    for row in rows:
+        part.append(load(row))
+        if len(part) == WINDOW:
+            yield first, part
+            first, part = first + len(part), []
+    if part:
+        yield first, part
 
 
 def load(row: bytes) -> dict[str, Any]:

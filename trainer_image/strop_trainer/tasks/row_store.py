@@ -30,9 +30,16 @@ class _Kept:
     def __post_init__(self) -> None:
         weakref.finalize(self, self.file.close)
 
+    def flush(self) -> None:
+        """Write what is still in the buffer."""
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise _no_room(error) from None
+
     def read(self, place: int) -> bytes:
         """Return a row; by its place in the file, which processes and threads may share."""
-        self.file.flush()
+        self.flush()
         begin = self.ends[place - 1] if place else 0
         return os.pread(self.file.fileno(), self.ends[place] - begin, begin)
 
@@ -43,7 +50,7 @@ class _Kept:
         for place in places:
             begin, end = ends[place - 1] if place else 0, ends[place]
             if begin < start or end - start > len(window):
-                self.file.flush()
+                self.flush()
                 window, start = os.pread(descriptor, max(end - begin, _AHEAD), begin), begin
             yield window[begin - start : end - start]
 

@@ -25,6 +25,7 @@ from strop_trainer.tasks.labelled import (
     sort_labels,
     truncated,
     whole_lengths,
+    windows,
 )
 from strop_trainer.tasks.rows import RowRules, normal_form
 
@@ -84,28 +85,30 @@ class TextClassificationTask(LabelledBase):
 
     def tokenize(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, labels: Labels) -> Encoded:
         """Turn rows into tokens; of what is longer, the end is lost, of a pair that of the longer text."""
-        loaded, ids = [load(row) for row in rows], labels.ids
-        texts = [row["text"] for row in loaded]
-        pairs = [row.get("text_pair", "") for row in loaded] if any("text_pair" in row for row in loaded) else None
-        found = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
-        segments = found.get("token_type_ids") or [[] for _ in rows]
-        cut = truncated(found.encodings)
-        encoded = Encoded([], truncated=len(cut), lengths=whole_lengths(found, cut, tokenizer, texts, pairs))
-        for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
-            numbers = [ids[name] for name in row["labels"]]
-            label: Any = [float(place in numbers) for place in range(len(ids))] if labels.several else numbers[0]
-            encoded.examples.append(
-                LabelledExample(
-                    tokens,
-                    [],
-                    label=label,
-                    segments=segments[index],
-                    row=index,
-                    count=len(ids) if labels.several else 1,
+        encoded, ids = Encoded([], target_tokens=len(rows)), labels.ids
+        paired = any("text_pair" in load(row) for row in rows)
+        for first, loaded in windows(rows):
+            texts = [row["text"] for row in loaded]
+            pairs = [row.get("text_pair", "") for row in loaded] if paired else None
+            found = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
+            segments = found.get("token_type_ids") or [[] for _ in loaded]
+            cut = truncated(found.encodings)
+            encoded.truncated += len(cut)
+            encoded.lengths += whole_lengths(found, cut, tokenizer, texts, pairs)
+            for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
+                numbers = [ids[name] for name in row["labels"]]
+                label: Any = [float(place in numbers) for place in range(len(ids))] if labels.several else numbers[0]
+                encoded.examples.append(
+                    LabelledExample(
+                        tokens,
+                        [],
+                        label=label,
+                        segments=segments[index],
+                        row=first + index,
+                        count=len(ids) if labels.several else 1,
+                    )
                 )
-            )
-        encoded.tokens = sum(len(example.input_ids) for example in encoded.examples)
-        encoded.target_tokens = len(rows)
+                encoded.tokens += len(tokens)
         return encoded
 
     def predict(

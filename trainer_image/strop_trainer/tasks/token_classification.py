@@ -21,6 +21,7 @@ from strop_trainer.tasks.labelled import (
     LabelledExample,
     Labels,
     Outputs,
+    Places,
     columns,
     finite,
     load,
@@ -28,6 +29,7 @@ from strop_trainer.tasks.labelled import (
     sort_labels,
     truncated,
     whole_lengths,
+    windows,
 )
 from strop_trainer.tasks.rows import RowRules, normal_form
 
@@ -85,30 +87,32 @@ class TokenClassificationTask(LabelledBase):
 
         The words are joined by spaces, as the text would be in use. Words behind the maximum length are lost.
         """
-        loaded, ids = [load(row) for row in rows], labels.ids
-        texts = [" ".join(row["tokens"]) for row in loaded]
-        found = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
-        segments = found.get("token_type_ids") or [[] for _ in rows]
-        cut = truncated(found.encodings)
-        encoded = Encoded([], truncated=len(cut), lengths=whole_lengths(found, cut, tokenizer, texts))
-        for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
-            places = first_tokens(row["tokens"], texts[index], found["offset_mapping"][index])
-            if not places:
-                encoded.dropped += 1
-                continue
-            encoded.examples.append(
-                LabelledExample(
-                    tokens,
-                    [],
-                    label=[(token, ids[row["tags"][word]]) for token, word in places],
-                    segments=segments[index],
-                    row=index,
-                    places=places,
-                    count=len(places),
+        encoded, ids = Encoded([]), labels.ids
+        for first, loaded in windows(rows):
+            texts = [" ".join(row["tokens"]) for row in loaded]
+            found = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True)
+            segments = found.get("token_type_ids") or [[] for _ in loaded]
+            cut = truncated(found.encodings)
+            encoded.truncated += len(cut)
+            encoded.lengths += whole_lengths(found, cut, tokenizer, texts)
+            for index, (row, tokens) in enumerate(zip(loaded, found["input_ids"], strict=True)):
+                places = first_tokens(row["tokens"], texts[index], found["offset_mapping"][index])
+                if not places:
+                    encoded.dropped += 1
+                    continue
+                encoded.examples.append(
+                    LabelledExample(
+                        tokens,
+                        [],
+                        label=Places((token, ids[row["tags"][word]]) for token, word in places),
+                        segments=segments[index],
+                        row=first + index,
+                        places=places,
+                        count=len(places),
+                    )
                 )
-            )
-            encoded.tokens += len(tokens)
-            encoded.target_tokens += len(places)
+                encoded.tokens += len(tokens)
+                encoded.target_tokens += len(places)
         if not encoded.examples:
             raise bad_data("dataset: the model's tokenizer knows no word of the rows")
         return encoded
