@@ -193,7 +193,7 @@ FURTHER: Final = (
         DECODER,
         "wordings.jsonl",
         "reward_accuracy",
-        {"epochs": 1, "maxLength": 128, "effectiveBatchSize": 8},
+        {"epochs": 3, "learningRate": 1e-4, "maxLength": 128, "effectiveBatchSize": 8},
         "messages of Django (BSD-3-Clause) in Portuguese and Spanish: of Brazil and Argentina (chosen), of Europe",
         {"generateRows": 2, "maxNewTokens": 32},
         ("lora",),
