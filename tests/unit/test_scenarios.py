@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 
 from scenarios import measure, page, rows
+from scenarios.__main__ import PAGE, RESULTS
 from scenarios.measure import Folders, Outcome, admit
 from scenarios.table import CELLS, COLUMNS, DECODER, ENCODER, EVERY, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
@@ -253,3 +254,17 @@ def test_without_results_the_page_says_so() -> None:
     text = page.page({}, NOW)
     assert "No cell has been run yet" in text
     assert json.dumps(text).count("not run") >= len(CELLS)
+
+
+def test_the_page_is_of_the_results_and_of_the_code_that_are_here(
+    admitted: dict[str, tuple[str, Outcome | None]],
+) -> None:
+    folders = Folders(PAGE, PAGE, RESULTS)
+    results = {cell.name: admitted[cell.name][1] or measure.load(folders, cell) for cell in CELLS}
+    codes = {model: measure.code_version(model) for model in (DECODER, ENCODER)}
+    told = page.page({name: outcome for name, outcome in results.items() if outcome}, codes)
+    assert PAGE.read_text(encoding="utf-8") == told, "run python -m scenarios --write"
+
+
+def test_every_result_is_of_a_cell() -> None:
+    assert {path.stem for path in RESULTS.glob("*.json")} <= {cell.name for cell in CELLS}
