@@ -168,12 +168,25 @@ async def _versions(client: Client, job: Manifest, pods: Iterable[Manifest]) -> 
 
 async def _refused_pods(client: Client, child: Manifest | None, pods: Iterable[Manifest]) -> tuple[str, ...]:
     """What the Job controller says only in Events: asked for only where a Job should have a pod and has none."""
-    if child is None or child["spec"].get("suspend") or child.get("status", {}).get("conditions") or tuple(pods):
+    if child is None or child["spec"].get("suspend"):
+        return ()
+    conditions = child.get("status", {}).get("conditions", [])
+    ends = any(each["status"] == "True" for each in conditions)
+    if ends or any(reading.phase(pod) not in ("Succeeded", "Failed") for pod in pods):
         return ()
     fields = f"regarding.uid={child['metadata']['uid']},reason=FailedCreate"
     found = await client.list(EVENTS, child["metadata"]["namespace"], fields=fields)
     found.sort(key=_last_seen)
-    return tuple(event.get("note") or "" for event in found)
+    # Events stay for an hour: one from before the Job was resumed, or before its latest pod, is of the past. Whole
+    # seconds are compared, as more is not known of the others.
+    resumed = max((_second(each.get("lastTransitionTime")) for each in conditions), default="")
+    made = max((_second(pod["metadata"].get("creationTimestamp")) for pod in pods), default="")
+    recent = (event for event in found if made < _second(_last_seen(event)) >= resumed)
+    return tuple(event.get("note") or "" for event in recent)
+
+
+def _second(timestamp: str | None) -> str:
+    return (timestamp or "")[:19]
 
 
 def _last_seen(event: Manifest) -> str:
