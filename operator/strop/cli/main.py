@@ -229,7 +229,7 @@ def verify(
 def models(registry: Registry = None, namespace: Namespace = None) -> None:
     """List the models and versions in a registry on this machine."""
     root = registry or Roots.of(os.environ, Path.home()).volumes / names.DEFAULT_CLAIM
-    show_models(_console(), root, namespace)
+    _note(*show_models(_console(), root, namespace))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -259,9 +259,16 @@ def _note(*lines: str | None) -> None:
         typer.echo(f"note: {line}", err=True)
 
 
+class _Console(Console):
+    """A console that leaves a reader that has gone to `main`: its own way out is exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """Return a console that wraps for people, not for files and pipes."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _pairs(option: str, values: list[str] | None) -> dict[str, Path]:
