@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from strop.cluster.key import Key
-from strop.cluster.resources import BATCH_JOBS, EVENTS, JOBS, PODS, Resource
+from strop.cluster.resources import BATCH_JOBS, EVENTS, JOBS, PODS, POOLS, Resource
 from strop.controller.observe import observe
+from strop.decide.observed import Observed
 from strop.planning.inputs import PlanSettings
 from tests.support.jobs import JOB, NAMESPACE, ended_pod, job_ended, make_child, make_job, running_pod
 
@@ -16,15 +17,15 @@ REFUSED = 'Error creating: pods "x" is forbidden: exceeded quota: team'
 class Holding:
     """An API server that holds some objects."""
 
-    def __init__(self, child: Any, pods: list[Any], events: list[Any]) -> None:
-        self._objects = {JOBS: make_job(), BATCH_JOBS: child}
-        self._lists = {PODS: pods, EVENTS: events}
+    def __init__(self, child: Any = None, pods: Any = (), events: Any = (), pools: Any = (), **spec: Any) -> None:
+        self._objects = {JOBS: make_job(spec), BATCH_JOBS: child}
+        self._lists = {PODS: pods, EVENTS: events, POOLS: pools}
 
     async def get(self, resource: Resource, *_: Any) -> Any:
         return self._objects.get(resource)
 
     async def list(self, resource: Resource, *_: Any, **__: Any) -> list[Any]:
-        return self._lists.get(resource, [])
+        return list(self._lists.get(resource, ()))
 
 
 def event(at: str, note: str = REFUSED) -> dict[str, Any]:
@@ -79,3 +80,35 @@ async def test_the_latest_refusal_comes_last() -> None:
     )
     assert observed is not None
     assert observed.refused_pods == ("first", "second")
+
+
+def pool(name: str, memory: str, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"cpuPerNode": "8", "memoryPerNode": memory, **more}}
+
+
+async def seen_with(*pools: Any, **spec: Any) -> Observed:
+    model = {"source": "pvc://models/smollm2", "parameters": "135M"}
+    client = Holding(pools=pools, model=model, **spec)
+    observed = await observe(client, Key(NAMESPACE, JOB), PlanSettings(), None)  # type: ignore[arg-type]
+    assert observed is not None
+    return observed
+
+
+NEWER = pool("newer", "64Gi", region="eu")
+"""As where the resource types were upgraded, and the operator was not yet or was rolled back."""
+
+
+async def test_a_pool_of_another_version_keeps_no_job_from_the_others() -> None:
+    observed = await seen_with(pool("cpu", "16Gi"), NEWER)
+    assert observed.refusal is None
+    assert observed.plan is not None
+    assert observed.plan.placement.pool == "cpu"
+    assert observed.pool is not None
+
+
+@pytest.mark.parametrize("spec", [{"compute": {"pool": "newer"}}, {}], ids=["named", "the only one that fits"])
+async def test_a_pool_of_another_version_is_told_to_a_job_that_goes_without(spec: Any) -> None:
+    observed = await seen_with(pool("cpu", "1Gi"), NEWER, **spec)
+    assert observed.plan is None
+    assert observed.refusal is not None
+    assert "ComputePool newer: spec.region: unknown field" in observed.refusal.message

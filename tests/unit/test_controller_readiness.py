@@ -1,4 +1,4 @@
-"""Readiness: a rollout goes on, and `helm install --wait` returns, only once the new pod can do what it is there for."""
+"""Readiness: a rollout goes on, and `helm install --wait` returns, only once the new pod can do its work."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -226,4 +226,6 @@ def _add_config_map(bundle: Bundle, where: str, document: Mapping[str, Any], nam
 
 def _form(value: Any) -> str:
     """Return the form of a value in words: a text may hold all rows of a data set."""
-    return {str: "text", list: "a list"}.get(type(value), repr(value))
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list) else repr(value)

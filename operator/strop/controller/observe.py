@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from strop.api import names
 from strop.api.computepool import ComputePoolSpec
@@ -31,6 +31,11 @@ from strop.desired.metadata import Manifest, plan_name, policy_name, service_nam
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.resolve import resolve
 from strop_trainer.plan import Plan, load_plan
+
+OF_POOLS: Final = frozenset(
+    {names.Reason.POOL_NOT_FOUND, names.Reason.NO_POOL_FITS, names.Reason.NAMESPACE_NOT_ALLOWED}
+)
+"""Reasons for which there is no Plan that another pool would mend."""
 
 
 class Planned(NamedTuple):
@@ -113,16 +118,36 @@ def _plan(job: Manifest, pools: Iterable[Manifest], settings: PlanSettings, conf
     plan: Plan | None = recorded
     refusal: PlanError | None = None
     spec: FineTuneJobSpec | None = None
-    readable: dict[str, Pool] = {}
+    readable, unread = _read_pools(pools)
     try:
         request = Job.from_resource(job)
         spec = request.spec
-        readable = {pool.name: pool for pool in map(Pool.from_resource, pools)}
         plan = recorded or resolve(request, tuple(readable.values()), settings)
     except PlanError as error:
-        refusal = None if recorded else error
+        refusal = None if recorded else _with_unread(error, unread)
     pool = readable.get(plan.placement.pool) if plan else None
     return Planned(spec, plan, pool.spec if pool else None, refusal)
+
+
+def _read_pools(pools: Iterable[Manifest]) -> tuple[dict[str, Pool], list[str]]:
+    """Return the pools by name, and what is wrong with those of another version: one of them must not stop all jobs."""
+    readable: dict[str, Pool] = {}
+    unread: list[str] = []
+    for found in pools:
+        try:
+            pool = Pool.from_resource(found)
+        except PlanError as error:
+            unread.append(error.message)
+        else:
+            readable[pool.name] = pool
+    return readable, unread
+
+
+def _with_unread(error: PlanError, unread: list[str]) -> PlanError:
+    """Return a refusal for want of a pool with the pools that were not asked, as one of them may be meant."""
+    if not unread or error.reason not in OF_POOLS:
+        return error
+    return PlanError(error.reason, f"{error.message}. Left out, as this version cannot read it: {'; '.join(unread)}")
 
 
 def _recorded_plan(config_map: Manifest | None) -> Plan | None:

@@ -91,7 +91,7 @@ def _record(view: View, published: PublishedVersion, at: str) -> tuple[str, tupl
     """Return the name of the ModelVersion, and what makes it where it is not there.
 
     Raises:
-        InvalidResourceError: the API server would refuse it, always again, as a trainer of another image may say anything.
+        InvalidResourceError: the API server would refuse it, always again: a trainer of another image may say anything.
     """
     plain, other = version_names(view.uid, published)
     first = view.observed.versions.get(plain)
