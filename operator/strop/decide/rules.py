@@ -181,8 +181,7 @@ def running(view: View) -> Verdict | None:
     """A trainer that runs, and the stage that it last reported."""
     if not any(pods.phase(pod) == "Running" for pod in view.live):
         return None
-    progress = view.previous.progress
-    stage = progress.stage if progress else ""
+    stage = _stage(view)
     attempt = f" (attempt {view.attempts})" if view.attempts > view.plan_nodes else ""
     before = f"; the attempt before ended: {view.last_failure.message}" if view.last_failure else ""
     words = STAGE_WORDS.get(stage, "the trainer runs") + attempt + before
@@ -278,6 +277,15 @@ def _deadline(view: View) -> Iterator[Action]:
     wanted = view.field("activeDeadlineSeconds")
     if view.child and view.child["spec"].get("activeDeadlineSeconds") != wanted:
         yield Patch(view.child, {"spec": {"activeDeadlineSeconds": wanted}})
+
+
+def _stage(view: View) -> str:
+    """Return the stage that the trainer last reported; empty where that was an earlier attempt's."""
+    progress = view.previous.progress
+    started = max(filter(None, map(pods.started_at, view.live)), default="")
+    if progress is None or (progress.updated_at or started) < started:
+        return ""
+    return progress.stage
 
 
 def _where(pod: Manifest) -> str:
