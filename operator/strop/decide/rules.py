@@ -118,6 +118,15 @@ def paused_before_start(view: View) -> Verdict | None:
     return Verdict(Phase.SUSPENDED, Reason.SUSPENDED, "spec.suspend is set: nothing is started")
 
 
+def left_behind(view: View) -> Verdict | None:
+    """Pods of a Job that was deleted still save their checkpoints; those of the next one must not do so beside them."""
+    if view.child or not view.live:
+        return None
+    left = ", ".join(_where(pod) for pod in view.live)
+    words = f"the Job is gone, and is made anew once {left} has ended"
+    return Verdict(Phase.STARTING, Reason.RESTARTED, words, requeue_after=SOON)
+
+
 def start(view: View) -> Verdict | None:
     """An accepted job gets its finalizer, then its children, the Job last."""
     if view.child:
@@ -241,6 +250,7 @@ RULES: Final[tuple[Rule, ...]] = (
     name_taken,
     input_missing,
     paused_before_start,
+    left_behind,
     start,
     failed,
     complete,
