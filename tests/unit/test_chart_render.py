@@ -1,6 +1,7 @@
 """What the chart renders, for several values."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -333,3 +334,30 @@ def test_notes_name_the_next_commands() -> None:
     told = helm(*dry_run, values=EVERYTHING).stdout.partition("NOTES:")[2]
     assert "kubectl get computepools" in told
     assert "registry.createClaims" not in told
+
+
+def test_names_of_digits_alone_stay_text() -> None:
+    """As of tenants that are numbers: YAML makes a number of them, and the API server refuses the object."""
+    values = {
+        **EVERYTHING,
+        "watchNamespaces": ["900001"],
+        "serviceAccount": {"name": "900002"},
+        "priorityClassName": "900003",
+        "registry": {"createClaims": [{"namespace": "900004", "size": "1Ti", "storageClassName": "900005"}]},
+        "pools": [{**POOL, "name": "900006"}],
+    }
+    for kinds in ([], [POOL_KIND]):
+        rendered = render(values, release="900007", namespace="900008", api_versions=kinds)
+        numbers = {value for manifest in rendered for value in leaves(manifest) if isinstance(value, int)}
+        assert numbers.isdisjoint(range(900_001, 900_009))
+        labels = environment_of(rendered)["STROP_OPERATOR_LABELS"]
+        of_pods = pod_of(rendered)["metadata"]["labels"]
+        assert dict(pair.split("=") for pair in labels.split(",")).items() <= of_pods.items()
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from leaves(inner)
+    else:
+        yield value

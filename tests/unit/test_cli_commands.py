@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,35 @@ def test_models_lists_versions_with_their_aliases(strop: Strop, tmp_path: Path) 
     ]
     assert "team-a" not in strop("models", "--registry", registry, "-n", "team-b").out
     assert "no version in" in strop("models", "--registry", registry, "-n", "team-c").out
+
+
+def test_models_leaves_out_what_may_not_be_read_and_says_so(
+    strop: Strop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume with a file system of its own has a lost+found that is root's."""
+    published(tmp_path / "team-a/bot/1")
+    (tmp_path / "lost+found").mkdir()
+    entries = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    answer = strop("models", "--registry", tmp_path)
+    assert answer.code == 0
+    assert "team-a/bot/1" in answer.out
+    assert answer.err == f"note: {tmp_path}/lost+found: left out: Permission denied\n"
+
+
+def test_a_reader_that_goes_early_is_no_failure(tmp_path: Path) -> None:
+    file = write(tmp_path / "job.yaml", manifest_of())
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-m", "strop.cli", "plan", str(file)], stdout=writer, check=False)
+    os.close(writer)
+    assert ended.returncode == 0
 
 
 def test_models_without_a_registry_says_so(strop: Strop) -> None:

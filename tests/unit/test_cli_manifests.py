@@ -96,6 +96,10 @@ def test_what_is_almost_a_job_is_not_passed_over(tmp_path: Path, change: dict[st
         ({"data": {"a": 1}}, "data.a: found 1, allowed: text (write it in quotes)"),
         ({"binaryData": {"a": "***"}}, "binaryData.a: found no base64"),
         ({"metadata": None}, "metadata.name: missing"),
+        ({"data": "{}\n"}, "ConfigMap rows: data: found text, allowed: an object, each key with its text"),
+        ({"binaryData": ["a"]}, "ConfigMap rows: binaryData: found a list, allowed: an object"),
+        ({"metadata": "rows"}, "metadata: found text, allowed: an object"),
+        ({"metadata": {"name": "rows", "namespace": [1]}}, "metadata.namespace: found [1], allowed: 1 to 63 of a-z"),
     ],
 )
 def test_a_wrong_config_map_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -115,6 +119,19 @@ def test_what_holds_no_object_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text, encoding="utf-8")
     assert "allowed: objects with apiVersion and kind" in refusal(file).lines[0]
+
+
+@pytest.mark.parametrize("items", [5, "text", {"a": 1}, [manifest_of(), "text"]])
+def test_a_list_of_something_else_than_objects_is_refused(tmp_path: Path, items: Any) -> None:
+    file = write(tmp_path / "a.yaml", {"apiVersion": "v1", "kind": "List", "items": items})
+    assert refusal(file).lines == (f"{file}: List: items: found {items!r}, allowed: a list of objects",)
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "a: &a\n  <<: *a\n"])
+def test_what_is_nested_without_end_is_refused_without_a_traceback(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert refusal(file).lines == (f"{file}: nested too deep to be read",)
 
 
 def test_a_control_character_is_refused_without_a_traceback(tmp_path: Path) -> None:

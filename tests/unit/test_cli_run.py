@@ -65,6 +65,24 @@ def test_run_gives_the_trainer_its_environment(strop: Strop, tmp_path: Path, fak
     assert "the trainer ended with 66 and no last word" in answer.out
 
 
+@pytest.mark.parametrize("lines", [0, 1])
+def test_run_goes_on_and_ends_with_the_trainers_code_without_a_reader(
+    tmp_path: Path, fake_trainer: Path, lines: int
+) -> None:
+    """As in `strop run job.yaml | head -1`: it once ended with 0, whatever had become of the job."""
+    fake = os.environ["PYTHONPATH"]  # for the trainer alone
+    script = f"import os, strop.cli.main; os.environ['PYTHONPATH'] = {fake!r}; strop.cli.main.main()"
+    command = [sys.executable, "-c", script, "run", str(job_file(tmp_path))]
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "FAKE_MODE": "66", "PYTHONPATH": ""}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=tmp_path) as running:
+        assert running.stdout is not None
+        for _ in range(lines):
+            running.stdout.readline()
+        running.stdout.close()
+        assert running.wait(60) == 66
+    assert len(states(fake_trainer)) == 1
+
+
 def test_run_shows_what_was_published_and_forgets_its_work(
     strop: Strop, tmp_path: Path, fake_trainer: Path, monkeypatch
 ) -> None:

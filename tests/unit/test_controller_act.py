@@ -36,8 +36,11 @@ class Remembering:
     async def delete(self, target: Any, propagation: str = "Background") -> None:
         self._remember("delete", (target["metadata"]["name"], propagation))
 
-    async def request(self, method: str, path: str, **_: Any) -> None:
-        self._remember(method, path)
+    async def request(self, method: str, path: str, *, body: Any = None, **_: Any) -> None:
+        self._remember(method, body or path)
+
+    def forget_failures(self) -> None:
+        self._failures = {}
 
 
 async def carry_out(decision: Decision, job: Any = None, client: Remembering | None = None) -> Remembering:
@@ -114,8 +117,27 @@ async def test_what_is_said_again_is_counted() -> None:
     assert [verb for verb, _ in client.calls] == ["create Event", "PATCH", "PATCH"]
     await recorder.record(make_job(), (EventNote("Warning", "Failed", "x" * 2000),))
     event = client.calls[-1][1]
-    assert len(event["note"]) == 1024
     assert event["regarding"]["uid"] == JOB_UID
+
+
+@pytest.mark.parametrize("text", ["x" * 2000, "ü" * 600, "x" + "字" * 400])
+async def test_a_long_note_is_cut_to_the_bytes_that_the_api_server_takes(text: str) -> None:
+    client = Remembering()
+    await EventRecorder(client, "pod").record(make_job(), (EventNote("Warning", "Failed", text),))  # type: ignore[arg-type]
+    note = client.calls[-1][1]["note"]
+    assert 1020 <= len(note.encode()) <= 1024
+    assert text.startswith(note.removesuffix("…"))
+
+
+async def test_an_event_that_the_api_server_has_forgotten_is_told_anew() -> None:
+    client = Remembering({"PATCH": ApiError(404, "NotFound", "events expire after an hour")})
+    recorder = EventRecorder(client, "pod")  # type: ignore[arg-type]
+    for _ in range(2):
+        await recorder.record(make_job(), (NOTE,))
+    assert [verb for verb, _ in client.calls] == ["create Event", "PATCH", "create Event"]
+    client.forget_failures()
+    await recorder.record(make_job(), (NOTE,))
+    assert client.calls[-1][1]["series"]["count"] == 2
 
 
 async def test_an_event_of_an_operator_before_us_is_counted_on() -> None:

@@ -135,6 +135,31 @@ async def test_a_changed_pool_is_news_for_jobs_that_no_pool_could_take() -> None
     assert (await loop.queue.take()).name == "refused"
 
 
+async def test_a_pool_that_comes_while_a_job_is_looked_at_is_seen_by_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where one file has the job before its pool: the look had read the pools, and not told yet that it has none."""
+    pools: list[str] = []
+    seen: list[list[str]] = []
+    told = asyncio.Event()
+
+    async def observe(*_: Any) -> None:
+        seen.append(list(pools))
+        await told.wait()
+
+    monkeypatch.setattr(module, "observe", observe)
+    loop, _ = reconciler()
+    worker = asyncio.create_task(loop.work())
+    loop.queue.add(KEY)
+    await asyncio.sleep(0.05)
+    pools.append("cpu")
+    loop.pools_changed()
+    told.set()
+    await asyncio.sleep(0.05)
+    worker.cancel()
+    assert seen == [[], ["cpu"]]
+
+
 async def test_kueue_is_used_in_the_version_that_the_cluster_prefers() -> None:
     found = await find_workloads(Served(kueue="v1beta2"))  # type: ignore[arg-type]
     assert found is not None

@@ -1,6 +1,8 @@
 """A job that has ended: what its status holds, and what becomes of it."""
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 
@@ -136,3 +138,40 @@ def test_an_ended_pod_without_an_exit_code_is_still_an_end() -> None:
     del pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
     status = look(begun(child=make_child(status=job_ended("Failed")), pods=(pod,))).status
     assert reason_of(status, Condition.FAILED) == Reason.TRAINER_FAILED
+
+
+def test_a_last_word_of_another_image_ends_the_job_whatever_is_in_it() -> None:
+    word = termination(metricsBase={}, metricsTuned={"eval/loss": 0.5, "rouge_l": 0.25})
+    word = word.model_copy(update={"stage_seconds": {"Train": 3.0, "train": 60.0, "export": -1.0}})
+    decision = look(begun(child=make_child(status=job_ended("Complete")), pods=(ended_pod(0, word.dump()),)))
+    assert decision.status is not None
+    assert decision.status.phase == Phase.COMPLETE
+    assert decision.status.stage_seconds == {"train": 60.0}
+    assert decision.status.metrics == {"rouge_l": "? → 0.25"}
+    assert "eval/loss ? → 0.5" in (decision.status.message or "")
+
+
+@pytest.mark.parametrize(
+    ("published", "told"),
+    [
+        ({"version": 0}, "spec.version: found 0"),
+        ({"path": "Team A/1"}, "spec.registry.path: found 'Team A/1'"),
+        ({"manifestSha256": "none"}, "spec.registry.manifestSha256: found 'none'"),
+        ({"metricsTuned": {"eval_loss": float("inf")}}, "spec.metrics[0].tuned"),
+    ],
+)
+def test_a_version_that_the_api_server_would_refuse_for_ever_ends_the_job_without_a_record(
+    published: dict[str, Any], told: str
+) -> None:
+    said = json.dumps(json.loads(termination().dump()) | {"published": _published() | published})
+    decision = look(begun(child=make_child(status=job_ended("Complete")), pods=(ended_pod(0, said),)))
+    assert decision.actions == ()
+    assert decision.status is not None
+    assert (decision.status.phase, decision.status.model_version) == (Phase.COMPLETE, None)
+    assert told in (decision.status.message or "")
+    assert conditions(decision.status)[Condition.PUBLISHED] == "False"
+
+
+def _published() -> dict[str, Any]:
+    published: dict[str, Any] = json.loads(termination().dump())["published"]
+    return published

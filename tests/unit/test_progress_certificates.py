@@ -1,11 +1,14 @@
+import base64
+import dataclasses
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 
-from strop.progress.certificates import AUTHORITY_LIFE, CERTIFICATE_LIFE, Certificates, renewed
+from strop.progress.certificates import AUTHORITY_LIFE, CERTIFICATE_LIFE, Authority, Certificates, renewed
 
 HOST = "strop-progress.strop-system.svc"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +57,46 @@ def test_an_authority_near_its_end_is_followed_while_the_old_one_is_still_truste
     assert signed_by(later)
     after_its_end = renewed(made, HOST, NOW + AUTHORITY_LIFE + timedelta(days=1))
     assert count(after_its_end.bundle) == 1
+
+
+class Keeping:
+    """An API server that keeps one Secret."""
+
+    def __init__(self, data: dict[str, str]) -> None:
+        self.secret: dict[str, Any] = {"metadata": {"resourceVersion": "1"}, "data": data}
+
+    async def get(self, *_: Any) -> dict[str, Any]:
+        return self.secret
+
+    async def apply(self, manifest: dict[str, Any], **_: Any) -> None:
+        self.secret = manifest
+
+
+GOOD = renewed(None, HOST, datetime.now(UTC))
+OTHER = renewed(None, HOST, datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Certificates("", "", "", ""),
+        dataclasses.replace(GOOD, bundle="no certificate"),
+        dataclasses.replace(GOOD, certificate="no certificate"),
+        dataclasses.replace(GOOD, key=OTHER.key),
+        dataclasses.replace(GOOD, authority_key=OTHER.authority_key),
+        dataclasses.replace(GOOD, certificate=OTHER.certificate, key=OTHER.key),
+    ],
+    ids=["empty", "bundle", "certificate", "another key", "another authority's key", "another authority's"],
+)
+async def test_a_secret_that_was_spoilt_is_made_anew(found: Certificates) -> None:
+    """As by a restored backup, or a hand: the operator once ended over it, at each start."""
+    parts = {"ca.crt": found.bundle, "ca.key": found.authority_key, "tls.crt": found.certificate, "tls.key": found.key}
+    client = Keeping({name: base64.b64encode(text.encode()).decode() for name, text in parts.items()})
+    authority = Authority(client, "strop-system", "tls", HOST, "pod")  # type: ignore[arg-type]
+    await authority.renew()
+    assert authority._current is not None
+    assert signed_by(authority._current)
+    assert base64.b64decode(client.secret["data"]["ca.crt"]).decode() == authority.bundle
 
 
 @pytest.mark.parametrize("host", [HOST, "127.0.0.1", "localhost"])

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from strop.api.base import DnsName, MetricName, StageName, StatusCondition, StatusModel, Timestamp
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class Progress(StatusModel):
     """How far training is."""
@@ -73,7 +75,7 @@ class FineTuneJobStatus(StatusModel):
     )
     progress: Progress | None = Field(default=None, description="How far training is.")
     attempts: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Trainer pods started so far.")
-    stage_seconds: Annotated[dict[StageName, Annotated[float, Field(ge=0)]], Field(max_length=32)] | None = Field(
+    stage_seconds: Annotated[dict[StageName, Seconds], Field(max_length=32)] | None = Field(
         default=None, description="Seconds in each finished stage."
     )
     model_version: VersionReference | None = Field(default=None, description="What was published.")

@@ -10,6 +10,8 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -203,17 +205,33 @@ def _run_one(item: Planned, config_maps: dict[tuple[str, str], dict[str, bytes]]
     workspace = open_workspace(item.plan, mounts, roots)
     with alone_in(workspace):
         lay_out(workspace, item.plan, config_maps, mounts, roots)
-        typer.echo(f"{item.job.namespace}/{item.job.name}: plan {item.plan.digest}, work in {workspace.root}")
+        with _heard_or_not():
+            typer.echo(f"{item.job.namespace}/{item.job.name}: plan {item.plan.digest}, work in {workspace.root}")
         environment = {**os.environ, **workspace.environment()}
         code = run_child([sys.executable, "-m", "strop_trainer"], environment)
-        if code == ExitCode.PREEMPTED:
-            again = f"{_program()} {shlex.join(sys.argv[1:])}"
-            typer.echo(f"{item.job.namespace}/{item.job.name}: stopped (exit {code}); to go on: {again}")
-        else:
-            show_outcome(_console(), workspace, code)
+        with _heard_or_not():
+            if code == ExitCode.PREEMPTED:
+                again = f"{_program()} {shlex.join(sys.argv[1:])}"
+                typer.echo(f"{item.job.namespace}/{item.job.name}: stopped (exit {code}); to go on: {again}")
+            else:
+                show_outcome(_console(), workspace, code)
         if code == ExitCode.OK:
             workspace.finish()
     return code
+
+
+@contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """Let a run go on, and have its own exit code, where the reader of its output has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        _say_no_more()
+
+
+def _say_no_more() -> None:
+    """The reader of a pipe has gone, as `head` does: nothing is left to be said."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command()
@@ -229,7 +247,7 @@ def verify(
 def models(registry: Registry = None, namespace: Namespace = None) -> None:
     """List the models and versions in a registry on this machine."""
     root = registry or Roots.of(os.environ, Path.home()).volumes / names.DEFAULT_CLAIM
-    show_models(_console(), root, namespace)
+    _note(*show_models(_console(), root, namespace))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -259,9 +277,16 @@ def _note(*lines: str | None) -> None:
         typer.echo(f"note: {line}", err=True)
 
 
+class _Console(Console):
+    """A console that leaves a reader that has gone to `main`: its own way out is exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """Return a console that wraps for people, not for files and pipes."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _pairs(option: str, values: list[str] | None) -> dict[str, Path]:
@@ -298,7 +323,6 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe has gone, as `head` does: nothing is left to be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         code = 0
     sys.exit(code or 0)

@@ -37,6 +37,7 @@ _PLAIN_WORDS: Final = {
     "could not find expected ':'": "the text before this place has no ': ' after its key",
 }
 """Start of a message of the parser → the same for people."""
+_KEYS: Final = ", each key with its text"
 _ONE_OF_A_NAME: Final = "allowed: one, since in a cluster the last one would replace the others"
 NAMESPACE_ALLOWED: Final = "allowed: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -96,13 +97,18 @@ def _documents(file: str) -> Iterable[Mapping[str, Any]]:
         documents = load_all(_read(file))
     except yaml.YAMLError as error:
         raise bad_configuration(f"{called(file)}: {_where(error)}") from None
+    except RecursionError:
+        raise bad_configuration(f"{called(file)}: nested too deep to be read") from None
     for document in documents:
         if not isinstance(document, dict):
             raise bad_configuration(
                 f"{called(file)}: found {type(document).__name__}, allowed: objects with apiVersion and kind"
             )
         if document.get("kind") == "List":
-            yield from (item for item in document.get("items") or [] if isinstance(item, dict))
+            items = document.get("items") or []
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+                raise bad_configuration(f"{called(file)}: List: items: found {items!r}, allowed: a list of objects")
+            yield from items
         else:
             yield document
 
@@ -185,11 +191,18 @@ def _add(bundle: Bundle, file: str, document: Mapping[str, Any], namespace: str,
 
 
 def _add_config_map(bundle: Bundle, where: str, document: Mapping[str, Any], namespace: str) -> list[str]:
-    metadata = document.get("metadata") or {}
-    problems: list[str] = []
     content: dict[str, bytes] = {}
-    for part in ("data", "binaryData"):
-        for key, value in (document.get(part) or {}).items():
+    parts = {part: document.get(part) or {} for part in ("metadata", "data", "binaryData")}
+    problems = [
+        f"{where}: {part}: found {_form(value)}, allowed: an object{'' if part == 'metadata' else _KEYS}"
+        for part, value in parts.items()
+        if not isinstance(value, dict)
+    ]
+    if problems:
+        return problems
+    metadata = parts.pop("metadata")
+    for part, entries in parts.items():
+        for key, value in entries.items():
             if not _CONFIG_MAP_KEY.fullmatch(key) or key in _DOTS:
                 problems.append(f"{where}: {part}.{key}: found {key!r}, allowed: letters, digits, '-', '_' and '.'")
             elif not isinstance(value, str):
@@ -201,9 +214,18 @@ def _add_config_map(bundle: Bundle, where: str, document: Mapping[str, Any], nam
                     content[key] = base64.b64decode(value, validate=True)
                 except binascii.Error as error:
                     problems.append(f"{where}: {part}.{key}: found no base64 ({error})")
-    name = metadata.get("name")
+    name, space = metadata.get("name"), metadata.get("namespace") or namespace
     if not isinstance(name, str):
         problems.append(f"{where}: metadata.name: missing")
+    elif not isinstance(space, str):
+        problems.append(f"{where}: metadata.namespace: found {space!r}, {NAMESPACE_ALLOWED}")
     else:
-        bundle.config_maps[metadata.get("namespace") or namespace, name] = content
+        bundle.config_maps[space, name] = content
     return problems
+
+
+def _form(value: Any) -> str:
+    """Return the form of a value in words: a text may hold all rows of a data set."""
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list) else repr(value)

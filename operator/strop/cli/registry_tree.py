@@ -31,29 +31,33 @@ class Version:
     aliases: tuple[str, ...]
 
 
-def versions_in(root: Path, namespace: str | None = None) -> list[Version]:
-    """Return the versions under `root/<namespace>/<model>/<N>`, by namespace, model and number."""
+def versions_in(root: Path, namespace: str | None, left_out: list[str]) -> list[Version]:
+    """Return the versions under `root/<namespace>/<model>/<N>`, by namespace, model and number.
+
+    Folders that cannot be read are left out, and said in `left_out`.
+    """
     return [
         version
-        for space in _folders(root)
+        for space in _folders(root, left_out)
         if namespace in {None, space.name}
-        for model in _folders(space)
-        for version in _versions_of(space.name, model)
+        for model in _folders(space, left_out)
+        for version in _versions_of(space.name, model, left_out)
     ]
 
 
-def show_models(console: Console, root: Path, namespace: str | None) -> None:
-    """Print the versions in a registry.
+def show_models(console: Console, root: Path, namespace: str | None) -> list[str]:
+    """Print the versions in a registry; return what is to be noted beside them.
 
     Raises:
         CliError: there is no such folder (66).
     """
     if not root.is_dir():
         raise missing_input(f"{root}: no such folder: give the root of a registry with --registry")
-    versions = versions_in(root, namespace)
+    left_out: list[str] = []
+    versions = versions_in(root, namespace, left_out)
     if not versions:
         console.print(f"no version in {root}", soft_wrap=True)
-        return
+        return left_out
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("Namespace", "Model", "Version", "Aliases", "Published", "Size", "Path"):
         table.add_column(header, overflow="fold")
@@ -68,6 +72,7 @@ def show_models(console: Console, root: Path, namespace: str | None) -> None:
             str(version.path.relative_to(root)),
         )
     console.print(table)
+    return left_out
 
 
 def verify_versions(paths: Sequence[Path]) -> Iterator[str]:
@@ -101,18 +106,22 @@ def _verifiable(path: Path) -> list[Path]:
     return found or [path]
 
 
-def _versions_of(namespace: str, model: Path) -> Iterator[Version]:
+def _versions_of(namespace: str, model: Path, left_out: list[str]) -> Iterator[Version]:
     aliases = _json(model / _INDEX).get("aliases")
     targets = aliases if isinstance(aliases, dict) else {}
-    for number in sorted(int(folder.name) for folder in _folders(model) if folder.name.isdecimal()):
+    for number in sorted(int(folder.name) for folder in _folders(model, left_out) if folder.name.isdecimal()):
         path = model / str(number)
         if manifest := read_manifest(path):
             own = tuple(sorted(alias for alias, target in targets.items() if target == number))
             yield Version(namespace, model.name, number, path, manifest, own)
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _folders(root: Path, left_out: list[str]) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        left_out.append(f"{root}: left out: {error.strerror}")
+        return []
 
 
 def _json(path: Path) -> dict[str, Any]:

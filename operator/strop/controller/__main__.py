@@ -82,6 +82,7 @@ class Operator:
         self._settings = settings
         self._stop = asyncio.Event()
         self._metrics = Metrics()
+        self._listens = False
         self._watches = False
 
     async def run(self) -> int:
@@ -136,6 +137,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             await _patiently(authority.renew, "the progress server's certificate")
             await progress.start()
+            self._listens = True
             group.create_task(authority.renew_forever())
             group.create_task(writer.write_forever())
             if self._settings.leader_election:
@@ -185,8 +187,11 @@ class Operator:
 
     def _is_ready(self, reconciler: Reconciler, lease: Lease) -> Any:
         def ready() -> str | None:
+            if not self._listens:
+                return "the progress server does not listen yet"
             if self._settings.leader_election and not lease.held:
-                return None
+                # Whoever waits for another's end is ready; a rollout would end with one that can never follow.
+                return lease.trouble
             if reconciler.swept_at is None:
                 return f"no {JOBS.plural} were listed yet"
             return None if self._watches else "no watch runs"

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 
 from strop.api.names import GROUP
-from strop.cluster.client import CONFLICT, MERGE, ApiError, Client
+from strop.cluster.client import CONFLICT, MERGE, NOT_FOUND, ApiError, Client
 from strop.cluster.moment import Present
 from strop.cluster.resources import EVENTS
 from strop.decide.decision import EventNote
@@ -19,6 +19,7 @@ from strop.desired.metadata import Manifest
 LOGGER = logging.getLogger(__name__)
 
 NOTE_LIMIT: Final = 1024
+"""Bytes of UTF-8, though the API server speaks of characters where it refuses more."""
 REMEMBERED: Final = 4096
 """Events whose count is kept in memory; of older ones the count starts anew."""
 
@@ -46,6 +47,8 @@ class EventRecorder:
         key = f"{metadata['namespace']}/{name}"
         now = Present.now().micro
         count = self._counts.get(key, 0) + 1
+        if count > 1 and not await self._count_on(metadata["namespace"], name, count, now):
+            count = 1
         if count == 1:
             try:
                 await self._client.create(self._event(job, note, name, now))
@@ -53,14 +56,22 @@ class EventRecorder:
                 if error.status != CONFLICT:
                     raise
                 count = 2
-        if count > 1:
-            series = {"series": {"count": count, "lastObservedTime": now}}
-            path = EVENTS.path(metadata["namespace"], name)
-            await self._client.request("PATCH", path, body=series, content_type=MERGE)
+                await self._count_on(metadata["namespace"], name, count, now)
         self._counts[key] = count
         self._counts.move_to_end(key)
         if len(self._counts) > REMEMBERED:
             self._counts.popitem(last=False)
+
+    async def _count_on(self, namespace: str, name: str, count: int, now: str) -> bool:
+        """Return False where the Event is gone: the API server forgets one that was not counted on for an hour."""
+        series = {"series": {"count": count, "lastObservedTime": now}}
+        try:
+            await self._client.request("PATCH", EVENTS.path(namespace, name), body=series, content_type=MERGE)
+        except ApiError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return False
+        return True
 
     def _event(self, job: Manifest, note: EventNote, name: str, now: str) -> Manifest:
         metadata = job["metadata"]
@@ -74,7 +85,7 @@ class EventRecorder:
             "type": note.type,
             "reason": note.reason,
             "action": note.reason,
-            "note": note.note if len(note.note) <= NOTE_LIMIT else note.note[: NOTE_LIMIT - 1] + "…",
+            "note": _cut(note.note),
             "regarding": {
                 "apiVersion": job["apiVersion"],
                 "kind": job["kind"],
@@ -84,3 +95,10 @@ class EventRecorder:
                 "resourceVersion": metadata["resourceVersion"],
             },
         }
+
+
+def _cut(note: str) -> str:
+    whole, mark = note.encode(), "…"
+    if len(whole) <= NOTE_LIMIT:
+        return note
+    return whole[: NOTE_LIMIT - len(mark.encode())].decode(errors="ignore") + mark

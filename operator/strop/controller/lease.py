@@ -38,6 +38,8 @@ class Lease:
         self._seconds = seconds
         self._seen: tuple[str, float] = ("", 0.0)
         self.held = False
+        self.trouble: str | None = None
+        """Why the last try told nothing of who holds it; None where it did."""
 
     async def acquire(self) -> None:
         """Wait until the Lease is ours."""
@@ -85,11 +87,14 @@ class Lease:
             async with asyncio.timeout(patience):
                 found = await self._client.get(LEASES, self._name, self._namespace)
                 if found is not None and not self._is_free(found):
+                    self.trouble = None
                     return False
                 await self._write(found, self._identity, round(self._seconds))
         except CALM as error:
-            LOGGER.warning("Lease %s/%s: %s", self._namespace, self._name, str(error) or "no answer in time")
+            self.trouble = f"Lease {self._namespace}/{self._name}: {str(error) or 'no answer in time'}"
+            LOGGER.warning("%s", self.trouble)
             return False
+        self.trouble = None
         return True
 
     def _is_free(self, found: Manifest) -> bool:

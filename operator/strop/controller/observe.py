@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from strop.api import names
 from strop.api.computepool import ComputePoolSpec
@@ -31,6 +31,11 @@ from strop.desired.metadata import Manifest, plan_name, policy_name, service_nam
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
 from strop.planning.resolve import resolve
 from strop_trainer.plan import Plan, load_plan
+
+OF_POOLS: Final = frozenset(
+    {names.Reason.POOL_NOT_FOUND, names.Reason.NO_POOL_FITS, names.Reason.NAMESPACE_NOT_ALLOWED}
+)
+"""Reasons for which there is no Plan that another pool would mend."""
 
 
 class Planned(NamedTuple):
@@ -113,16 +118,36 @@ def _plan(job: Manifest, pools: Iterable[Manifest], settings: PlanSettings, conf
     plan: Plan | None = recorded
     refusal: PlanError | None = None
     spec: FineTuneJobSpec | None = None
-    readable: dict[str, Pool] = {}
+    readable, unread = _read_pools(pools)
     try:
         request = Job.from_resource(job)
         spec = request.spec
-        readable = {pool.name: pool for pool in map(Pool.from_resource, pools)}
         plan = recorded or resolve(request, tuple(readable.values()), settings)
     except PlanError as error:
-        refusal = None if recorded else error
+        refusal = None if recorded else _with_unread(error, unread)
     pool = readable.get(plan.placement.pool) if plan else None
     return Planned(spec, plan, pool.spec if pool else None, refusal)
+
+
+def _read_pools(pools: Iterable[Manifest]) -> tuple[dict[str, Pool], list[str]]:
+    """Return the pools by name, and what is wrong with those of another version: one of them must not stop all jobs."""
+    readable: dict[str, Pool] = {}
+    unread: list[str] = []
+    for found in pools:
+        try:
+            pool = Pool.from_resource(found)
+        except PlanError as error:
+            unread.append(error.message)
+        else:
+            readable[pool.name] = pool
+    return readable, unread
+
+
+def _with_unread(error: PlanError, unread: list[str]) -> PlanError:
+    """Return a refusal for want of a pool with the pools that were not asked, as one of them may be meant."""
+    if not unread or error.reason not in OF_POOLS:
+        return error
+    return PlanError(error.reason, f"{error.message}. Left out, as this version cannot read it: {'; '.join(unread)}")
 
 
 def _recorded_plan(config_map: Manifest | None) -> Plan | None:
@@ -168,12 +193,25 @@ async def _versions(client: Client, job: Manifest, pods: Iterable[Manifest]) -> 
 
 async def _refused_pods(client: Client, child: Manifest | None, pods: Iterable[Manifest]) -> tuple[str, ...]:
     """What the Job controller says only in Events: asked for only where a Job should have a pod and has none."""
-    if child is None or child["spec"].get("suspend") or child.get("status", {}).get("conditions") or tuple(pods):
+    if child is None or child["spec"].get("suspend"):
+        return ()
+    conditions = child.get("status", {}).get("conditions", [])
+    ends = any(each["status"] == "True" for each in conditions)
+    if ends or any(reading.phase(pod) not in ("Succeeded", "Failed") for pod in pods):
         return ()
     fields = f"regarding.uid={child['metadata']['uid']},reason=FailedCreate"
     found = await client.list(EVENTS, child["metadata"]["namespace"], fields=fields)
     found.sort(key=_last_seen)
-    return tuple(event.get("note") or "" for event in found)
+    # Events stay for an hour: one from before the Job was resumed, or before its latest pod, is of the past. Whole
+    # seconds are compared, as more is not known of the others.
+    resumed = max((_second(each.get("lastTransitionTime")) for each in conditions), default="")
+    made = max((_second(pod["metadata"].get("creationTimestamp")) for pod in pods), default="")
+    recent = (event for event in found if made < _second(_last_seen(event)) >= resumed)
+    return tuple(event.get("note") or "" for event in recent)
+
+
+def _second(timestamp: str | None) -> str:
+    return (timestamp or "")[:19]
 
 
 def _last_seen(event: Manifest) -> str:

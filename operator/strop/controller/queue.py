@@ -73,6 +73,10 @@ class KeyedQueue:
         self.add_after(key, delay)
         return delay
 
+    def taken(self) -> tuple[Key, ...]:
+        """Keys that workers have."""
+        return tuple(self._taken)
+
     def depth(self) -> int:
         """Keys that wait for a worker."""
         return len(self._ready)

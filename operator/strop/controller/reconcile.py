@@ -63,10 +63,12 @@ class Reconciler:
         metrics.observe_queue(self.queue.depth, self._phases)
 
     def pools_changed(self) -> None:
-        """Look again at every job that no pool could take."""
+        """Look again at jobs that no pool could take, and at those whose look may have read the pools before."""
         for key, phase in list(self._phases.items()):
             if phase == Phase.INVALID:
                 self.queue.add(key)
+        for key in self.queue.taken():
+            self.queue.add(key)
 
     async def work(self) -> None:
         """Take keys for ever, one at a time."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from strop.api.finetunejob import VersionReference
+from strop.api.modelversion import ModelVersion
 from strop.api.names import Phase, Reason
 from strop.decide import pods
 from strop.decide.decision import Action, Create, EventNote
@@ -13,6 +14,7 @@ from strop.decide.verdict import Verdict
 from strop.decide.view import View
 from strop.desired.metadata import Manifest
 from strop.desired.model_version import build_model_version, version_name
+from strop.planning.validation import InvalidResourceError, read_resource
 from strop_trainer.termination import PublishedVersion, TerminationMessage
 
 
@@ -42,7 +44,12 @@ def success(view: View, condition: Mapping[str, Any]) -> Verdict:
         words = "the trainer is done, but its last word is gone: the version is in the registry, without a ModelVersion"
         return Verdict(Phase.COMPLETE, Reason.FINISHED, words, completion_time=end)
     pod, word, published = found
-    name, create = _record(view, published, _finished_at(pod) or end or view.now.text)
+    try:
+        name, create = _record(view, published, _finished_at(pod) or end or view.now.text)
+    except InvalidResourceError as error:
+        words = f"the trainer is done, but what it says of its version makes no ModelVersion: {error}"
+        seconds = word.stage_seconds
+        return Verdict(Phase.COMPLETE, Reason.FINISHED, words, completion_time=end, stage_seconds=seconds)
     metrics = _metrics(published)
     words = f"{published.model} version {published.version} is published"
     gains = ", ".join(f"{metric} {change}" for metric, change in metrics.items())
@@ -81,12 +88,19 @@ def version_names(owner_uid: str, published: PublishedVersion) -> tuple[str, str
 
 
 def _record(view: View, published: PublishedVersion, at: str) -> tuple[str, tuple[Action, ...]]:
+    """Return the name of the ModelVersion, and what makes it where it is not there.
+
+    Raises:
+        InvalidResourceError: the API server would refuse it, always again: a trainer of another image may say anything.
+    """
     plain, other = version_names(view.uid, published)
     first = view.observed.versions.get(plain)
     name = plain if first is None or _is_by(first, view.uid) else other
     if name in view.observed.versions:
         return name, ()
-    return name, (Create(build_model_version(view.plan, view.owner, published, name, at)),)
+    version = build_model_version(view.plan, view.owner, published, name, at)
+    read_resource(ModelVersion, version)
+    return name, (Create(version),)
 
 
 def _is_by(version: Manifest, uid: str) -> bool:

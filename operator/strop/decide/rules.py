@@ -118,6 +118,15 @@ def paused_before_start(view: View) -> Verdict | None:
     return Verdict(Phase.SUSPENDED, Reason.SUSPENDED, "spec.suspend is set: nothing is started")
 
 
+def left_behind(view: View) -> Verdict | None:
+    """Pods of a Job that was deleted still save their checkpoints; those of the next one must not do so beside them."""
+    if view.child or not view.live:
+        return None
+    left = ", ".join(_where(pod) for pod in view.live)
+    words = f"the Job is gone, and is made anew once {left} has ended"
+    return Verdict(Phase.STARTING, Reason.RESTARTED, words, requeue_after=SOON)
+
+
 def start(view: View) -> Verdict | None:
     """An accepted job gets its finalizer, then its children, the Job last."""
     if view.child:
@@ -181,8 +190,7 @@ def running(view: View) -> Verdict | None:
     """A trainer that runs, and the stage that it last reported."""
     if not any(pods.phase(pod) == "Running" for pod in view.live):
         return None
-    progress = view.previous.progress
-    stage = progress.stage if progress else ""
+    stage = _stage(view)
     attempt = f" (attempt {view.attempts})" if view.attempts > view.plan_nodes else ""
     before = f"; the attempt before ended: {view.last_failure.message}" if view.last_failure else ""
     words = STAGE_WORDS.get(stage, "the trainer runs") + attempt + before
@@ -242,6 +250,7 @@ RULES: Final[tuple[Rule, ...]] = (
     name_taken,
     input_missing,
     paused_before_start,
+    left_behind,
     start,
     failed,
     complete,
@@ -278,6 +287,15 @@ def _deadline(view: View) -> Iterator[Action]:
     wanted = view.field("activeDeadlineSeconds")
     if view.child and view.child["spec"].get("activeDeadlineSeconds") != wanted:
         yield Patch(view.child, {"spec": {"activeDeadlineSeconds": wanted}})
+
+
+def _stage(view: View) -> str:
+    """Return the stage that the trainer last reported; empty where that was an earlier attempt's."""
+    progress = view.previous.progress
+    started = max(filter(None, map(pods.started_at, view.live)), default="")
+    if progress is None or (progress.updated_at or started) < started:
+        return ""
+    return progress.stage
 
 
 def _where(pod: Manifest) -> str:

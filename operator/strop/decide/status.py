@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from contextlib import suppress
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
 
 from strop.api.base import StatusCondition
 from strop.api.finetunejob import FineTuneJobStatus, Progress
@@ -81,9 +84,9 @@ def build_status(view: View, verdict: Verdict) -> FineTuneJobStatus:
         pool=plan.placement.pool if plan and accepted else previous.pool,
         progress=DONE if verdict.phase == Phase.COMPLETE else None,
         attempts=view.attempts or previous.attempts,
-        stage_seconds=dict(verdict.stage_seconds) if verdict.stage_seconds else previous.stage_seconds,
+        stage_seconds=_writable("stage_seconds", verdict.stage_seconds) or previous.stage_seconds,
         model_version=verdict.version or previous.model_version,
-        metrics=dict(verdict.metrics) if verdict.metrics else previous.metrics,
+        metrics=_writable("metrics", verdict.metrics) or previous.metrics,
         start_time=previous.start_time or min(filter(None, map(pods.started_at, view.pods)), default=None),
         completion_time=verdict.completion_time or previous.completion_time,
     )
@@ -150,6 +153,16 @@ def _condition(
         last_transition_time=since,
         observed_generation=view.metadata.get("generation"),
     )
+
+
+def _writable(field: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Leave out what the schema of a field does not take: a job ends, whatever a trainer of another image says."""
+    taken: dict[str, Any] = {}
+    for key, value in (said or {}).items():
+        with suppress(ValidationError):
+            FineTuneJobStatus.model_validate({field: {**taken, key: value}})
+            taken[key] = value
+    return taken
 
 
 def _cut(message: str) -> str:

@@ -128,9 +128,12 @@ class View:
 
     @cached_property
     def failed(self) -> tuple[Manifest, ...]:
-        """Trainer pods that failed, by the time of their end."""
-        failed = [pod for pod in self.pods if phase(pod) == "Failed"]
-        return tuple(sorted(failed, key=lambda pod: (ended(pod) or {}).get("finishedAt") or ""))
+        """Trainer pods that failed, by the time of their end; of one that left none, that of its creation."""
+
+        def time(pod: Manifest) -> str:
+            return (ended(pod) or {}).get("finishedAt") or pod["metadata"].get("creationTimestamp") or ""
+
+        return tuple(sorted((pod for pod in self.pods if phase(pod) == "Failed"), key=time))
 
     @cached_property
     def last_failure(self) -> Cause | None:

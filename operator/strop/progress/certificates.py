@@ -15,6 +15,7 @@ from typing import Final
 
 import aiohttp
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -140,11 +141,29 @@ class Authority:
 
 
 def _read(secret: Manifest | None) -> Certificates | None:
-    data = (secret or {}).get("data") or {}
-    try:
-        return Certificates(*(_decode(data[name]) for name in ("ca.crt", "ca.key", "tls.crt", "tls.key")))
-    except KeyError:
+    """Return what the Secret holds; None where it is not whole, as a hand or a restored backup may leave it."""
+    if secret is None:
         return None
+    data = secret.get("data") or {}
+    try:
+        found = Certificates(*(_decode(data[name]) for name in ("ca.crt", "ca.key", "tls.crt", "tls.key")))
+        _check(found)
+    except (KeyError, ValueError, TypeError, InvalidSignature) as error:
+        words = str(error) or type(error).__name__
+        LOGGER.warning("the Secret of the progress server's certificate is made anew: %s", words)
+        return None
+    return found
+
+
+def _check(found: Certificates) -> None:
+    """Raise what is raised where certificates and keys do not belong together."""
+    authority = x509.load_pem_x509_certificates(found.bundle.encode())[0]
+    certificate = x509.load_pem_x509_certificate(found.certificate.encode())
+    for each, pem in ((authority, found.authority_key), (certificate, found.key)):
+        key = serialization.load_pem_private_key(pem.encode(), password=None)
+        if key.public_key() != each.public_key():
+            raise ValueError(f"a key is not that of {each.subject.rfc4514_string()}")
+    certificate.verify_directly_issued_by(authority)
 
 
 def _new_authority(now: datetime) -> tuple[str, str]:

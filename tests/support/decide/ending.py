@@ -98,6 +98,27 @@ ENDING = [
         warning=True,
     ),
     Case(
+        "of several attempts the latest speaks, also where its container left no trace",
+        begun(
+            child=make_child(status=job_ended("Failed", "BackoffLimitExceeded")),
+            pods=(
+                ended_pod(137, reason="OOMKilled", at="2026-01-01T00:04:00Z"),
+                make_pod(
+                    "b",
+                    phase="Failed",
+                    created="2026-01-01T00:04:10Z",
+                    reason="OutOfcpu",
+                    message="Node didn't have enough resource: cpu",
+                ),
+            ),
+        ),
+        Phase.FAILED,
+        Reason.TRAINER_FAILED,
+        "Node didn't have enough resource: cpu (after 2 attempts)",
+        true="Accepted Failed Stalled",
+        warning=True,
+    ),
+    Case(
         "a pod that vanished without a word",
         begun(child=make_child(status=job_ended("Failed", "BackoffLimitExceeded")), pods=(make_pod(phase="Failed"),)),
         Phase.FAILED,

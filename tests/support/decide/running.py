@@ -175,6 +175,17 @@ RUNNING = [
         true=f"{ACCEPTED} Running",
     ),
     Case(
+        "a stage that an earlier attempt reported is not that of this one",
+        begun(
+            pods=(running_pod(),),
+            job=make_job(status={"progress": {"stage": "prove", "updatedAt": "2026-01-01T00:00:09Z"}}, **HELD),
+        ),
+        Phase.RUNNING,
+        Reason.TRAINING,
+        "the trainer runs",
+        true=f"{ACCEPTED} Running",
+    ),
+    Case(
         "a second attempt tells how the first ended",
         begun(pods=(ended_pod(137, reason="OOMKilled"), running_pod(name="b", created="2026-01-01T00:05:00Z"))),
         Phase.RUNNING,

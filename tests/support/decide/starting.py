@@ -180,4 +180,19 @@ STARTING = [
         ['patch Job {"activeDeadlineSeconds": null}'],
         f"{ACCEPTED} Running",
     ),
+    Case(
+        "a Job that was deleted is made anew only when its pods are gone: two must never write the same checkpoints",
+        dataclasses.replace(
+            begun(
+                job=make_job(status={"phase": "Running", "startTime": "2026-01-01T00:00:10Z"}, **HELD),
+                pods=(running_pod(),),
+            ),
+            children=applied_children(),
+        ),
+        Phase.STARTING,
+        Reason.RESTARTED,
+        f"the Job is gone, and is made anew once pod {JOB}-0-abcde has ended",
+        true=ACCEPTED,
+        warning=True,
+    ),
 ]
