@@ -1,0 +1,96 @@
+"""Modules that are trained in full beside an adapter."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from strop_trainer.methods import load_model, load_tokenizer
+from strop_trainer.methods.loading import LoadedModel, prepare_method
+from strop_trainer.optimisation import Optimisation
+from strop_trainer.schedule import Schedule
+from tests.support.models import tiny_llama
+from tests.support.training import Surroundings, make_plan
+
+pytestmark = pytest.mark.trainer
+
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+BF16 = {"precision": "bf16"}
+IDS = torch.arange(8)[None]
+
+
+def loaded_of(path: Path, method: str, module: str) -> LoadedModel:
+    folder = tiny_llama(path / "model", tie_word_embeddings=False)
+    tokenizer = load_tokenizer(folder)
+    if method != "ia3":
+        plan = make_plan(
+            method={"type": method, "lora": {**LORA, "modules_to_save": [module]}}, hyperparameters=BF16
+        ).training
+        return load_model(folder, plan, tokenizer)
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds
+
+    plan = make_plan(method={"type": method, "lora": None}, hyperparameters=BF16).training
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    return prepare_method(base, plan, tokenizer, folder, new=[module])
+
+
+def loss_of(loaded: LoadedModel) -> Any:
+    return torch.nn.functional.cross_entropy(loaded.model(input_ids=IDS).logits[0].float(), IDS[0].roll(-1))
+
+
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens", "norm"])
+@pytest.mark.parametrize("method", ["lora", "dora", "qlora", "ia3"])
+def test_a_module_that_is_trained_in_full_learns_in_fp32_and_computes_as_the_plan_says(
+    tmp_path: Path, method: str, module: str
+) -> None:
+    loaded = loaded_of(tmp_path, method, module)
+    hyperparameters = loaded.plan.hyperparameters.model_copy(update={"learning_rate": 1e-6, "warmup_ratio": 0.0})
+    assert any(f"{module}.modules_to_save" in name for name in loaded.trainable)
+    with torch.no_grad(), loaded.as_base() as base:
+        expected = base(input_ids=IDS).logits
+    computed = loaded.model(input_ids=IDS).logits
+    # DoRA divides by the lengths that it multiplies with, and rounds.
+    limit = 0.02 if method == "dora" else 0.0
+    assert (computed.float() - expected.float()).norm() <= limit * expected.float().norm()
+    # The base of qlora has its ends and norms in fp32, as PEFT prepares it.
+    assert computed.dtype == (torch.float32 if method == "qlora" else torch.bfloat16)
+
+    found = Optimisation(loaded.trainable, lambda _batch: None, hyperparameters, Schedule(1, 1, 100, 0, 1), {})
+    before = {name: value.detach().clone() for name, value in loaded.trainable.items()}
+    loss_of(loaded).backward()
+    gradients = {name: value.grad.clone() for name, value in loaded.trainable.items()}
+    found.step()
+    for name, value in loaded.trainable.items():
+        moments = found.optimizer.state[value]
+        assert {value.dtype, moments["exp_avg"].dtype, moments["exp_avg_sq"].dtype} == {torch.float32}, name
+        learnt = gradients[name] != 0
+        if "modules_to_save" in name:
+            assert learnt.any()
+            # A step of 1e-6 is lost where a weight of some hundredths is kept in bf16.
+            assert (value != before[name])[learnt].float().mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("method", "module"), [("lora", "lm_head"), ("dora", "model.embed_tokens"), ("qlora", "lm_head")]
+)
+def test_what_is_trained_in_full_in_half_precision_is_published_and_merged(
+    tmp_path: Path, method: str, module: str
+) -> None:
+    around = Surroundings(tmp_path)
+    around.write_rows()
+    base = load_file(tiny_llama(around.volumes / "models" / "tiny", tie_word_embeddings=False) / "model.safetensors")
+    plan = make_plan(
+        method={"type": method, "lora": {**LORA, "modules_to_save": [module]}},
+        artifact={"onnx": [], "merged": True},
+        hyperparameters=BF16 | {"gradient_checkpointing": True},
+    )
+    ended = around.run(plan)
+    assert ended.code == 0, ended.output + ended.errors
+    version, name = around.registry / "tuned" / "1", f"{module}.weight"
+    learnt = load_file(version / "adapter" / "adapter_model.safetensors")[f"base_model.model.{name}"]
+    assert learnt.dtype == torch.float32
+    assert not torch.equal(learnt, learnt.bfloat16().float())
+    assert (learnt - base[name]).abs().max() > 1e-3
+    assert torch.equal(load_file(version / "merged" / "model.safetensors")[name], learnt)
