@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from strop_trainer.errors import TrainerError
+from strop_trainer.exit_codes import ExitCode
 from strop_trainer.methods import load_model, load_tokenizer
 from strop_trainer.methods.loading import LoadedModel, prepare_method
 from strop_trainer.optimisation import Optimisation
@@ -94,3 +96,55 @@ def test_what_is_trained_in_full_in_half_precision_is_published_and_merged(
     assert not torch.equal(learnt, learnt.bfloat16().float())
     assert (learnt - base[name]).abs().max() > 1e-3
     assert torch.equal(load_file(version / "merged" / "model.safetensors")[name], learnt)
+
+
+def plan_with(**lora: Any) -> Any:
+    return make_plan(method={"lora": {**LORA, **lora}}).training
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"modules_to_save": ["lm_heads"]}, r"modulesToSave: found lm_heads, allowed .*\blm_head\b.*"),
+        ({"modules_to_save": ["norm", "classifer"]}, r"modulesToSave: found classifer, allowed .*\bnorm\b.*"),
+        ({"modules_to_save": ["head"]}, "modulesToSave: found head, allowed .*"),
+        ({"modules_to_save": ["layers"]}, "modulesToSave: found layers, allowed .*"),
+        ({"modules_to_save": ["act_fn"]}, "modulesToSave: found act_fn, allowed .*"),
+        ({"target_modules": ["q_proj", "nonsense"]}, r"targetModules: found nonsense, allowed .*\bq_proj\b.*"),
+        ({"target_modules": ["q_proj", "proj"]}, "targetModules: found proj, allowed .*"),
+    ],
+)
+def test_a_name_of_no_layer_is_refused_with_those_there_are(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    folder = tiny_llama(tmp_path / "model", tie_word_embeddings=False)
+    with pytest.raises(TrainerError, match=rf"^method\.lora\.{words}") as refused:
+        load_model(folder, plan_with(**changes), load_tokenizer(folder))
+    assert refused.value.exit_code is ExitCode.BAD_CONFIGURATION
+    allowed = str(refused.value).partition("allowed")[2]
+    assert len(allowed) < 200
+    assert not any(name in allowed.replace(",", " ").split() for name in ("0", "self_attn", "layers", "act_fn"))
+
+
+def test_a_name_of_layers_in_four_bits_is_refused_with_those_that_can_be_trained(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "model", tie_word_embeddings=False)
+    plan = make_plan(method={"type": "qlora", "lora": {**LORA, "modules_to_save": ["o_proj"]}}).training
+    allowed = "embed_tokens, input_layernorm, post_attention_layernorm, norm, lm_head"
+    with pytest.raises(TrainerError, match=rf"modulesToSave: found o_proj, allowed for this model: {allowed}$"):
+        load_model(folder, plan, load_tokenizer(folder))
+
+
+@pytest.mark.parametrize("name", ["norm", "model.norm"])
+def test_a_name_stands_for_no_layer_that_it_is_a_part_of_the_name_of(tmp_path: Path, name: str) -> None:
+    folder = tiny_llama(tmp_path / "model")
+    loaded = load_model(folder, plan_with(modules_to_save=[name]), load_tokenizer(folder))
+    saved = [name for name in loaded.trainable if "modules_to_save" in name]
+    assert saved == ["base_model.model.model.norm.modules_to_save.default.weight"]
+
+
+def test_a_name_stands_for_each_layer_of_it(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "model")
+    names = ["input_layernorm", "0.post_attention_layernorm"]
+    loaded = load_model(folder, plan_with(modules_to_save=names), load_tokenizer(folder))
+    saved = sorted(name.split(".layers.")[1].split(".modules")[0] for name in loaded.trainable if ".modules" in name)
+    assert saved == ["0.input_layernorm", "0.post_attention_layernorm", "1.input_layernorm"]
