@@ -148,3 +148,22 @@ def test_a_name_stands_for_each_layer_of_it(tmp_path: Path) -> None:
     loaded = load_model(folder, plan_with(modules_to_save=names), load_tokenizer(folder))
     saved = sorted(name.split(".layers.")[1].split(".modules")[0] for name in loaded.trainable if ".modules" in name)
     assert saved == ["0.input_layernorm", "0.post_attention_layernorm", "1.input_layernorm"]
+
+
+@pytest.mark.parametrize("initialization", ["pissa", "olora", "loftq"])
+def test_an_embedding_is_not_adapted_from_another_start(tmp_path: Path, initialization: str) -> None:
+    folder = tiny_llama(tmp_path / "model", tie_word_embeddings=False)
+    method = "qlora" if initialization == "loftq" else "lora"
+
+    def plan(**lora: Any) -> Any:
+        return make_plan(method={"type": method, "lora": {**LORA, **lora}}).training
+
+    ends = {"target_modules": ["q_proj", "lm_head", "model.embed_tokens"]}
+    with pytest.raises(TrainerError) as refused:
+        load_model(folder, plan(initialization=initialization, **ends), load_tokenizer(folder))
+    assert str(refused.value).startswith(
+        f"method.lora.targetModules: found model.embed_tokens, an embedding, with initialization {initialization}, "
+        "allowed: linear layers, or initialization default"
+    )
+    assert refused.value.exit_code is ExitCode.BAD_CONFIGURATION
+    assert load_model(folder, plan(**ends), load_tokenizer(folder)).trainable_parameters

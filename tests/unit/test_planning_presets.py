@@ -327,6 +327,23 @@ def test_an_end_of_a_model_whose_ends_share_their_weights_is_refused(field: str,
     assert resolve_training(spec_of(untied, method={"lora": {field: [name]}}), facts(untied), Chooser()).method.lora
 
 
+@pytest.mark.parametrize(("method", "start"), [("lora", "pissa"), ("lora", "olora"), ("qlora", "loftq")])
+def test_an_embedding_is_not_adapted_from_another_start(method: str, start: str) -> None:
+    untied, names = "hf://Qwen/Qwen3-8B", ["q_proj", "lm_head", "model.embed_tokens"]
+
+    def spec(initialization: str) -> Any:
+        lora = {"targetModules": names, "initialization": initialization}
+        return spec_of(untied, method={"type": method, "lora": lora})
+
+    with pytest.raises(PlanError) as refused:
+        resolve_training(spec(start), facts(untied), Chooser())
+    assert str(refused.value).startswith(
+        f"spec.method.lora.targetModules: found model.embed_tokens, an embedding, with initialization {start}, "
+        "allowed: linear layers, or initialization default"
+    )
+    assert resolve_training(spec("default"), facts(untied), Chooser()).method.lora
+
+
 def test_an_embedding_under_a_head_for_labels_shares_no_weights() -> None:
     tied = "hf://HuggingFaceTB/SmolLM2-135M-Instruct"
     spec = spec_of(tied, task="text-classification", method={"lora": {"targetModules": ["q_proj", "embed_tokens"]}})

@@ -9,11 +9,13 @@ from strop.api.finetunejob import FineTuneJobSpec, OutputSpec
 from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.presets import Architecture, ModelFacts, has_experts, refusal_of
+from strop_trainer.adapter_starts import start_refusal
 from strop_trainer.encoder_decoders import plan_refusal, task_refusal
 from strop_trainer.plan import LABEL_TASKS, METRICS, TrainingPlan
 from strop_trainer.text_parts import text_part_refusal
 
-_ENDS: Final = ("lm_head", "embed_tokens")
+_EMBEDDING: Final = "embed_tokens"
+_ENDS: Final = ("lm_head", _EMBEDDING)
 """Layers that may be adapted as well, where each has weights of its own."""
 
 
@@ -89,6 +91,9 @@ def _check_layers(spec: FineTuneJobSpec, facts: ModelFacts, architecture: Archit
                 f"spec.method.lora.{field}: found {', '.join(wrong)}, allowed for {architecture.name}: "
                 f"{words}{why} ({facts.basis})",
             )
+    embeddings = [name for name in lora.target_modules or [] if last(name) == _EMBEDDING]
+    if reason := start_refusal(lora.initialization, embeddings):
+        raise PlanError(names.Reason.INVALID, f"spec.{reason} ({facts.basis})")
 
 
 def _check_gates(spec: FineTuneJobSpec, facts: ModelFacts) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.adapter_starts import start_refusal
 from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import LoraPlan, MethodPlan
 
@@ -21,14 +22,17 @@ def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -
 
     Raises:
         TrainerError: a name is of no layer of the model, or of one that shares its weights with another (exit 78):
-            merged, or published, what was learnt at one end would be in the other as well.
+            merged, or published, what was learnt at one end would be in the other as well. Or it is of an embedding,
+            whose adapter is not saved as the change from another start.
     """
     from peft import LoraConfig  # noqa: PLC0415 - seconds
     from peft.tuners.tuners_utils import check_target_module_exists  # noqa: PLC0415
 
     saved = _of_names("modulesToSave", lora.modules_to_save, _with_weights(base, _can_be_trained))
     if isinstance(lora.target_modules, list):
-        _of_names("targetModules", lora.target_modules, _with_weights(base, _has_matrices))
+        adapted = _of_names("targetModules", lora.target_modules, _with_weights(base, _has_matrices))
+        if why := start_refusal(lora.initialization, _embeddings(base, adapted)):
+            raise bad_configuration(why)
     config = LoraConfig(
         task_type=task_type,
         r=lora.rank,
@@ -42,8 +46,8 @@ def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -
     )
     shared = _shared(base)
     both = [name for name in shared if any(name in names for names in saved.values())]
-    adapted = [name for name in shared if check_target_module_exists(config, name)]
-    for field, found in (("modulesToSave", both), ("targetModules", adapted)):
+    changed = [name for name in shared if check_target_module_exists(config, name)]
+    for field, found in (("modulesToSave", both), ("targetModules", changed)):
         if found:
             raise bad_configuration(
                 f"method.lora.{field}: found {', '.join(found)}, which shares its weights with "
@@ -88,6 +92,16 @@ def _of_names(field: str, names: Sequence[str], modules: Mapping[str, Any]) -> d
             f"method.lora.{field}: found {', '.join(wrong)}, allowed for this model: {', '.join(allowed)}"
         )
     return found
+
+
+def _embeddings(base: Any, adapted: Mapping[str, list[str]]) -> list[str]:
+    """Return the names that stand for an embedding."""
+    import torch  # noqa: PLC0415
+
+    modules = dict(base.named_modules(remove_duplicate=False))
+    return [
+        name for name, every in adapted.items() if any(isinstance(modules[full], torch.nn.Embedding) for full in every)
+    ]
 
 
 def _for_peft(base: Any, saved: Mapping[str, list[str]]) -> list[str]:
