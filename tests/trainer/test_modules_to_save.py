@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
+from strop.planning.presets import ARCHITECTURES
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.methods import load_model, load_tokenizer
@@ -167,3 +169,19 @@ def test_an_embedding_is_not_adapted_from_another_start(tmp_path: Path, initiali
     )
     assert refused.value.exit_code is ExitCode.BAD_CONFIGURATION
     assert load_model(folder, plan(**ends), load_tokenizer(folder)).trainable_parameters
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_planner_knows_what_has_weights(name: str) -> None:
+    kind, model_class, names = ARCHITECTURES[name], getattr(transformers, name), set[str]()
+    for kind_of_mlp in ("relu", "gated-gelu"):
+        with torch.device("meta"):
+            model = model_class(
+                model_class.config_class(**({"feed_forward_proj": kind_of_mlp} if "T5" in name else {}))
+            )
+        names |= {
+            full.rpartition(".")[2] for full, module in model.named_modules() if any(True for _ in module.parameters())
+        }
+    # A whole model, what stands in lists, and an embedding of which each use is another name are left out.
+    names -= {"", "model", "layers", "block", "layer", "shared", *(number for number in names if number.isdigit())}
+    assert names == {*kind.linear, *kind.others, "lm_head", "embed_tokens"}
