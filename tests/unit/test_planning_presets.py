@@ -234,6 +234,7 @@ def test_another_owners_folder_of_that_name_is_not_refused() -> None:
 
 
 OLMO = "hf://allenai/OLMo-2-1124-7B-Instruct"
+UNTIED = "hf://Qwen/Qwen3-8B"
 
 
 def test_a_model_without_onnx_export_publishes_its_adapter() -> None:
@@ -308,12 +309,37 @@ def test_layers_that_the_model_has_not_are_refused_with_those_it_has() -> None:
     assert resolve_training(fine, facts(phi), Chooser()).method.lora
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "allowed"),
+    [
+        ("lora", "lm_heads", "q_proj, k_proj, v_proj, o_proj, .*, norm, lm_head, embed_tokens"),
+        ("lora", "model.head", "q_proj, .*"),
+        ("qlora", "q_proj", "self_attn, mlp, q_norm, .*, norm, lm_head, embed_tokens"),
+    ],
+)
+def test_modules_to_save_that_the_model_has_not_are_refused_with_those_it_has(
+    method: str, name: str, allowed: str
+) -> None:
+    def spec(*names: str, task: str = "chat") -> Any:
+        return spec_of(UNTIED, task=task, method={"type": method, "lora": {"modulesToSave": ["norm", *names]}})
+
+    words = rf"^spec\.method\.lora\.modulesToSave: found {name}, allowed for Qwen3ForCausalLM: {allowed} \("
+    with pytest.raises(PlanError, match=words):
+        resolve_training(spec(name), facts(UNTIED), Chooser())
+    assert resolve_training(spec("lm_head", "layers.35", "layers.35.mlp"), facts(UNTIED), Chooser()).method.lora
+    assert resolve_training(spec("score", task="text-classification"), facts(UNTIED), Chooser()).method.lora
+
+
 @pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens"])
 @pytest.mark.parametrize(
     ("field", "allowed"),
     [
         ("targetModules", "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"),
-        ("modulesToSave", "all but lm_head and embed_tokens"),
+        (
+            "modulesToSave",
+            "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, "
+            "self_attn, mlp, input_layernorm, post_attention_layernorm, norm",
+        ),
     ],
 )
 def test_an_end_of_a_model_whose_ends_share_their_weights_is_refused(field: str, allowed: str, name: str) -> None:
@@ -325,6 +351,23 @@ def test_an_end_of_a_model_whose_ends_share_their_weights_is_refused(field: str,
     )
     assert str(refused.value).startswith(found)
     assert resolve_training(spec_of(untied, method={"lora": {field: [name]}}), facts(untied), Chooser()).method.lora
+
+
+@pytest.mark.parametrize(("method", "start"), [("lora", "pissa"), ("lora", "olora"), ("qlora", "loftq")])
+def test_an_embedding_is_not_adapted_from_another_start(method: str, start: str) -> None:
+    untied, names = "hf://Qwen/Qwen3-8B", ["q_proj", "lm_head", "model.embed_tokens"]
+
+    def spec(initialization: str) -> Any:
+        lora = {"targetModules": names, "initialization": initialization}
+        return spec_of(untied, method={"type": method, "lora": lora})
+
+    with pytest.raises(PlanError) as refused:
+        resolve_training(spec(start), facts(untied), Chooser())
+    assert str(refused.value).startswith(
+        f"spec.method.lora.targetModules: found model.embed_tokens, an embedding, with initialization {start}, "
+        "allowed: linear layers, or initialization default"
+    )
+    assert resolve_training(spec("default"), facts(untied), Chooser()).method.lora
 
 
 def test_an_embedding_under_a_head_for_labels_shares_no_weights() -> None:

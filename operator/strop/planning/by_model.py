@@ -9,11 +9,13 @@ from strop.api.finetunejob import FineTuneJobSpec, OutputSpec
 from strop.planning.encoder_decoders import is_encoder_decoder
 from strop.planning.inputs import PlanError
 from strop.planning.presets import Architecture, ModelFacts, has_experts, refusal_of
+from strop_trainer.adapter_starts import start_refusal
 from strop_trainer.encoder_decoders import plan_refusal, task_refusal
 from strop_trainer.plan import LABEL_TASKS, METRICS, TrainingPlan
 from strop_trainer.text_parts import text_part_refusal
 
-_ENDS: Final = ("lm_head", "embed_tokens")
+_EMBEDDING: Final = "embed_tokens"
+_ENDS: Final = ("lm_head", _EMBEDDING)
 """Layers that may be adapted as well, where each has weights of its own."""
 
 
@@ -72,23 +74,30 @@ def _check_layers(spec: FineTuneJobSpec, facts: ModelFacts, architecture: Archit
     if lora is None:
         return
     shared = _ENDS if facts.shape is not None and facts.shape.tied and spec.task not in LABEL_TASKS else ()
-    allowed = (*architecture.linear, *(name for name in _ENDS if name not in shared))
+    ends = tuple(name for name in _ENDS if name not in shared)
+    # A layer in 4 bits is not trained in full. A head for labels has names of its own.
+    whole = () if spec.method.type == "qlora" else architecture.linear
+    saved = None if spec.task in LABEL_TASKS else (*whole, *architecture.others, *ends)
 
     def last(name: str) -> str:
         return name.rpartition(".")[2]
 
-    for field, found, known, words in (
-        ("targetModules", lora.target_modules or [], allowed, ", ".join(allowed)),
-        ("modulesToSave", lora.modules_to_save or [], None, f"all but {' and '.join(shared)}"),
+    for field, found, known in (
+        ("targetModules", lora.target_modules or [], (*architecture.linear, *ends)),
+        ("modulesToSave", lora.modules_to_save or [], saved),
     ):
-        if wrong := [name for name in found if last(name) in shared or (known and last(name) not in known)]:
+        unknown = [name for name in found if known is not None and last(name) not in known]
+        if wrong := [name for name in unknown if field == "targetModules" or not last(name).isdigit()]:
             tied = [name for name in wrong if last(name) in shared]
             why = f"; {', '.join(tied)} shares its weights with the other end of this model" if tied else ""
             raise PlanError(
                 names.Reason.INVALID,
                 f"spec.method.lora.{field}: found {', '.join(wrong)}, allowed for {architecture.name}: "
-                f"{words}{why} ({facts.basis})",
+                f"{', '.join(known or ())}{why} ({facts.basis})",
             )
+    embeddings = [name for name in lora.target_modules or [] if last(name) == _EMBEDDING]
+    if reason := start_refusal(lora.initialization, embeddings):
+        raise PlanError(names.Reason.INVALID, f"spec.{reason} ({facts.basis})")
 
 
 def _check_gates(spec: FineTuneJobSpec, facts: ModelFacts) -> None:

@@ -88,6 +88,8 @@ class Architecture(_Frozen):
     name: str
     linear: tuple[str, ...]
     """Names of the linear layers of a block, which adapters are for."""
+    others: tuple[str, ...]
+    """Names of what else has weights and can be trained in full, but for both ends: norms, positions, whole parts."""
     onnx: bool
     """Whether the trainer exports it to ONNX as a model that answers in words."""
     encoder_decoder: bool = False
@@ -116,6 +118,7 @@ class Preset(_Frozen):
 
 class _Kind(_Frozen):
     linear: tuple[str, ...]
+    others: tuple[str, ...]
     onnx: bool
     encoder_decoder: bool = False
 

@@ -98,8 +98,6 @@ class EncoderHead:
             task.peft_type,
             found.new,
         )
-        for parameter in run.loaded.trainable.values():
-            parameter.data = parameter.data.float()
         return found.new
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:

@@ -202,6 +202,7 @@ def prepare_method(  # noqa: PLR0917 - what a model is made of
             _compute_in_bf16(model)
     else:
         model, start = _add_adapter(base, plan, folder, task_type, new)
+        _keep_in_fp32(model)
     if hyperparameters.gradient_checkpointing:
         base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         if method.type != "full":
@@ -296,6 +297,47 @@ def _add_adapter(
     if lora.initialization == "loftq":
         quantized.start_at_the_loss(model, folder)
     return model, low_rank.start_of(model)
+
+
+def _keep_in_fp32(model: Any) -> None:
+    """Keep what is trained beside the base in fp32: PEFT does so with its own layers, and not with modules to save."""
+    from peft.utils import ModulesToSaveWrapper  # noqa: PLC0415
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            _compute_as(module.original_module, module.modules_to_save["default"])
+
+
+def _compute_as(original: Any, trained: Any) -> None:
+    """Let a module of fp32 weights compute in the precision of the one that it replaces, whose readers expect that.
+
+    It follows the other: where that is made fp32, to be held to what is published, both compute in fp32.
+    """
+    import torch  # noqa: PLC0415
+
+    forward_in_fp32 = trained.forward
+
+    @functools.wraps(forward_in_fp32)
+    def forward(*arguments: Any, **more: Any) -> Any:
+        parameter = next(original.parameters())
+        if parameter.dtype != torch.bfloat16:
+            return forward_in_fp32(*arguments, **more)
+        with torch.autocast(parameter.device.type, dtype=torch.bfloat16):
+            return _rounded(forward_in_fp32(*arguments, **more))
+
+    trained.forward = forward
+
+
+def _rounded(output: Any) -> Any:
+    """Return what a module puts out with its fp32 tensors in bf16: embeddings and norms are not cast by themselves."""
+    import torch  # noqa: PLC0415
+
+    if isinstance(output, tuple):
+        return tuple(map(_rounded, output))
+    return output.to(torch.bfloat16) if isinstance(output, torch.Tensor) and output.dtype == torch.float32 else output
 
 
 def _compute_in_bf16(model: Any) -> None:

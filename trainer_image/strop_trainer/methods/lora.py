@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.adapter_starts import start_refusal
 from strop_trainer.errors import bad_configuration
 from strop_trainer.plan import LoraPlan, MethodPlan
 
@@ -20,27 +21,33 @@ def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -
     """Return PEFT's configuration.
 
     Raises:
-        TrainerError: a layer to adapt or to save shares its weights with another (exit 78): merged, or published, what
-            was learnt at one end would be in the other as well.
+        TrainerError: a name is of no layer of the model, or of one that shares its weights with another (exit 78):
+            merged, or published, what was learnt at one end would be in the other as well. Or it is of an embedding,
+            whose adapter is not saved as the change from another start.
     """
     from peft import LoraConfig  # noqa: PLC0415 - seconds
     from peft.tuners.tuners_utils import check_target_module_exists  # noqa: PLC0415
 
+    saved = _of_names("modulesToSave", lora.modules_to_save, _with_weights(base, _can_be_trained))
+    if isinstance(lora.target_modules, list):
+        adapted = _of_names("targetModules", lora.target_modules, _with_weights(base, _has_matrices))
+        if why := start_refusal(lora.initialization, _embeddings(base, adapted)):
+            raise bad_configuration(why)
     config = LoraConfig(
         task_type=task_type,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        modules_to_save=list(lora.modules_to_save) or None,
+        modules_to_save=_for_peft(base, saved) or None,
         use_rslora=lora.use_rslora,
         use_dora=method.type == "dora",
         init_lora_weights=STARTS[lora.initialization],
     )
     shared = _shared(base)
-    saved = [name for name in shared if any(name.endswith(module) for module in lora.modules_to_save)]
-    adapted = [name for name in shared if check_target_module_exists(config, name)]
-    for field, found in (("modulesToSave", saved), ("targetModules", adapted)):
+    both = [name for name in shared if any(name in names for names in saved.values())]
+    changed = [name for name in shared if check_target_module_exists(config, name)]
+    for field, found in (("modulesToSave", both), ("targetModules", changed)):
         if found:
             raise bad_configuration(
                 f"method.lora.{field}: found {', '.join(found)}, which shares its weights with "
@@ -48,6 +55,63 @@ def lora_config(method: MethodPlan, lora: LoraPlan, base: Any, task_type: str) -
                 "in this model, allowed: its other layers"
             )
     return config
+
+
+def _with_weights(base: Any, fits: Callable[[list[Any]], bool]) -> dict[str, Any]:
+    """Return name → module, of those that can be called and have weights that fit."""
+    import torch  # noqa: PLC0415 - seconds
+
+    containers = (torch.nn.ModuleList, torch.nn.ModuleDict)
+    return {
+        name: module
+        for name, module in base.named_modules(remove_duplicate=False)
+        if name and not isinstance(module, containers) and (weights := list(module.parameters())) and fits(weights)
+    }
+
+
+def _can_be_trained(weights: list[Any]) -> bool:
+    """Whether none is of 4 bits."""
+    return all(weight.is_floating_point() for weight in weights)
+
+
+def _has_matrices(weights: list[Any]) -> bool:
+    return any(weight.dim() > 1 for weight in weights)
+
+
+def _of_names(field: str, names: Sequence[str], modules: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return name → full names of the modules that it stands for: its own, and those that end in a dot and it.
+
+    Raises:
+        TrainerError: it stands for none (exit 78).
+    """
+    found = {name: [full for full in modules if f".{full}".endswith(f".{name}")] for name in names}
+    if wrong := [name for name, full in found.items() if not full]:
+        leaves = [full for full, module in modules.items() if not any(True for _ in module.children())]
+        allowed = dict.fromkeys(full.rpartition(".")[2] for full in leaves)
+        raise bad_configuration(
+            f"method.lora.{field}: found {', '.join(wrong)}, allowed for this model: {', '.join(allowed)}"
+        )
+    return found
+
+
+def _embeddings(base: Any, adapted: Mapping[str, list[str]]) -> list[str]:
+    """Return the names that stand for an embedding."""
+    import torch  # noqa: PLC0415
+
+    modules = dict(base.named_modules(remove_duplicate=False))
+    return [
+        name for name, every in adapted.items() if any(isinstance(modules[full], torch.nn.Embedding) for full in every)
+    ]
+
+
+def _for_peft(base: Any, saved: Mapping[str, list[str]]) -> list[str]:
+    """Return names by which PEFT finds these modules and no others: it goes by the end of a name, even in a word."""
+    every = [name for name, _ in base.named_modules(remove_duplicate=False)]
+    return [
+        name
+        for short, full in saved.items()
+        for name in ([short] if [other for other in every if other.endswith(short)] == full else full)
+    ]
 
 
 def _shared(base: Any) -> dict[str, list[str]]:
