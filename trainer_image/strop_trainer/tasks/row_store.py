@@ -120,6 +120,20 @@ class Rows(Sequence[bytes]):
     __hash__ = None  # type: ignore[assignment]
 
 
+def spread(rows: Sequence[bytes], count: int) -> Sequence[bytes]:
+    """Return the rows in an order whose first ones, so many, are taken evenly over all.
+
+    Files are often sorted by label or topic: what stands at their beginning is not what stands in them.
+    """
+    total = len(rows)
+    if not 0 < count < total:
+        return rows
+    first = [place * total // count for place in range(count)]
+    chosen = set(first)
+    order = [*first, *(place for place in range(total) if place not in chosen)]
+    return rows.select(order) if isinstance(rows, Rows) else [rows[place] for place in order]
+
+
 def _no_room(error: OSError) -> TrainerError:
     return bad_configuration(
         f"dataset: no room for its rows among the temporary files ({error.strerror or error}), expected as much as its "
