@@ -142,7 +142,8 @@ def test_short_rows_are_told_apart_in_bounded_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [Rows, list])
 def test_some_of_the_rows_are_of_the_whole(kind: Any) -> None:
     rows = kind([b"%d" % n for n in range(10)])
-    assert list(spread(rows, 3)[:3]) == [b"0", b"3", b"6"]
+    assert list(spread(rows, 3)[:3]) == [b"1", b"5", b"8"]
     assert sorted(spread(rows, 3)) == sorted(rows)
     assert spread(rows, 10) is spread(rows, 11) is rows
+    assert list(spread(rows, 2, 5)[:5]) == [b"3", b"7", b"1", b"5", b"9"]
     assert list(spread(rows, 0)) == list(rows)
