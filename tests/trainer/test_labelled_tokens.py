@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from strop_trainer.export.encoder import split_rows
 from strop_trainer.heads.encoder_model import input_names
 from strop_trainer.tasks import labelled
 from strop_trainer.tasks.extractive_qa import ExtractiveQaTask, best_span
@@ -164,3 +165,22 @@ def test_rows_that_are_tokenized_in_parts_are_as_if_at_once(
     monkeypatch.setattr(labelled, "WINDOW", 3)
     assert task.tokenize(rows, wordpiece, 48, labels) == whole
     assert len({example.row for example in whole.examples}) == len(rows)
+
+
+def test_a_label_s_number_is_no_token(wordpiece: Any) -> None:
+    names = tuple("abcdef")
+    rows = [normal_form({"text": text, "labels": ["f"], "several": False}) for text in ("fox dog fox dog", "fox dog")]
+    task = TextClassificationTask()
+    examples: Any = task.tokenize(rows, wordpiece, 16, Labels(names)).examples
+    assert [len(example.input_ids) for example in examples] == [6, 4]
+    logits = np.zeros((2, 6), dtype=np.float32)
+    logits[:, 5] = 1
+    assert task.predict(split_rows([logits], examples), examples, rows, Labels(names)) == [["f"], ["f"]]
+
+
+def test_labels_that_no_held_out_row_has_are_no_mistakes() -> None:
+    labels = Labels(tuple("abcd"), several=True)
+    rows = [normal_form({"text": "x", "labels": list(names), "several": True}) for names in ("a", "ab", "")]
+    task = TextClassificationTask()
+    assert task.measure([["a"], ["a", "b"], []], rows, labels) == {"exact_match": 1, "f1": 1, "f1_micro": 1}
+    assert task.measure([["a"], ["a", "b"], ["d"]], rows, labels)["f1"] == pytest.approx(2 / 3)

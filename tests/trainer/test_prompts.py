@@ -88,3 +88,13 @@ def test_tokens_start_as_tokens_of_the_vocabulary(method: str, tmp_path: Path) -
     with torch.no_grad():
         distances = (model.get_prompt(1)[0][:, None] - vocabulary).norm(dim=-1)
     assert distances.min(dim=1).values.max() < 1e-4 < vocabulary.norm(dim=-1).median()
+
+
+def test_answers_do_not_go_by_the_model_s_own_settings(loaded: LoadedModel) -> None:
+    asked = questions(loaded.tokenizer)
+    expected = [greedy(loaded.model, loaded.tokenizer, question.prompt_ids) for question in asked]
+    own = loaded.model.generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size, own.num_beams = 5.0, 1, 4
+    assert answer(loaded.model, loaded.tokenizer, asked, TOKENS) == expected
+    assert loaded.model.generation_config is own
+    assert loaded.model.get_base_model().generation_config is own

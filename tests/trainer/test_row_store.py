@@ -6,12 +6,13 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.tasks.row_store import Rows
+from strop_trainer.tasks.row_store import Rows, spread
 
 pytestmark = pytest.mark.trainer
 
@@ -136,3 +137,13 @@ def test_short_rows_are_told_apart_in_bounded_memory(tmp_path: Path) -> None:
     train, held, _, grown = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert train + held == count
     assert grown * (1 << 20) < 64 * count, f"{grown} MiB for {count} rows"
+
+
+@pytest.mark.parametrize("kind", [Rows, list])
+def test_some_of_the_rows_are_of_the_whole(kind: Any) -> None:
+    rows = kind([b"%d" % n for n in range(10)])
+    assert list(spread(rows, 3)[:3]) == [b"1", b"5", b"8"]
+    assert sorted(spread(rows, 3)) == sorted(rows)
+    assert spread(rows, 10) is spread(rows, 11) is rows
+    assert list(spread(rows, 2, 5)[:5]) == [b"3", b"7", b"1", b"5", b"9"]
+    assert list(spread(rows, 0)) == list(rows)

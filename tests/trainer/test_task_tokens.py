@@ -4,6 +4,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from strop_trainer.errors import TrainerError
 from strop_trainer.tasks import task_named
@@ -140,6 +141,12 @@ def test_metrics_by_their_libraries() -> None:
     same = ["the cat sat on the mat today", "a dog barks"]
     assert bleu_and_chrf(same, same) == pytest.approx({"bleu": 100, "chrf": 100})
     assert bleu_and_chrf(["nothing", "at all"], same)["bleu"] < 5
+    for right, nearly in (
+        ("今天下午我们在图书馆看书。", "今天下午我们在图书馆读书。"),
+        ("今日は図書館で本を読みます。", "今日は図書館で本を見ます。"),
+    ):
+        assert bleu_and_chrf([right], [right])["bleu"] == pytest.approx(100)
+        assert 50 < bleu_and_chrf([nearly], [right])["bleu"] < 95
     assert rouge(same, same) == pytest.approx({"rouge1": 1, "rouge2": 1, "rougeL": 1})
     assert rouge(["the cat"], ["the dog"])["rouge1"] == pytest.approx(0.5)
     assert rouge(["Привет мир"], ["Привет мир"])["rouge1"] == pytest.approx(1)
@@ -170,3 +177,21 @@ def test_an_encoded_row_takes_few_bytes_a_token() -> None:
         tracemalloc.stop()
     assert rows[0].target_count == 4990
     assert held < 6 * 5000 * len(rows)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_the_plain_template_begins_as_the_model_s_tokenizer_does(begins: bool) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    if begins:
+        first, number = tokenizer.bos_token, tokenizer.bos_token_id
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{first} $A", special_tokens=[(first, number)]
+        )
+    row = normal_form(check_summary({"text": "The fox jumps.", "summary": "A fox."}))
+    (example,) = task_named("summarization").encode([row], tokenizer, 200).examples
+    ids = list(example.input_ids)
+    assert ids.count(tokenizer.bos_token_id) == int(begins)
+    assert (ids[0] == tokenizer.bos_token_id) == begins
+    (question,) = task_named("summarization").questions([row], tokenizer, 200, 1)
+    assert ids[: len(question.prompt_ids)] == question.prompt_ids

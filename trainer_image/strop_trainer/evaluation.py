@@ -11,6 +11,7 @@ from typing import Any
 from strop_trainer.batches import Batch, target_logits
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
+from strop_trainer.greedy import end_tokens, greedily
 from strop_trainer.plan import EvaluationPlan
 from strop_trainer.tasks.base import Question
 
@@ -67,7 +68,7 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_to
 
     training = model.training
     model.eval()
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     # Questions of like length go together: less padding.
     order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt_ids))
     answers: dict[int, str] = {}
@@ -80,30 +81,16 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_to
             prompt = questions[index].prompt_ids
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
-        with torch.no_grad():
-            output = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                use_cache=True,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=ends,
-            )
+        with (
+            torch.no_grad(),
+            greedily(model, ends=ends, pad_id=tokenizer.pad_token_id, max_new_tokens=max_new_tokens),
+        ):
+            output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
         for index, row in zip(chosen, output[:, longest:].tolist(), strict=True):
             end = next((at for at, token in enumerate(row) if token in ends), len(row))
             answers[index] = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
     model.train(training)
     return [answers[index] for index in range(len(questions))]
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    configured = model.generation_config.eos_token_id
-    found = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*found, tokenizer.eos_token_id] if token is not None})
 
 
 def apply_gates(metrics: dict[str, float], plan: EvaluationPlan, which: str = "tuned") -> None:

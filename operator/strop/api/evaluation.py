@@ -51,7 +51,7 @@ class EvaluationSpec(ApiModel):
         default=None, description="Steps between measurements of the loss. Left out: never, but at the end."
     )
     max_rows: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Held-out rows for the loss. Left out: 200."
+        default=None, description="Held-out rows for the loss, taken evenly over all. Left out: 200."
     )
     generate_rows: Annotated[int, Field(ge=0, le=10_000)] | None = Field(
         default=None, description="Held-out rows that are answered by generation and compared. Left out: 20."

@@ -160,7 +160,7 @@ class DatasetSpec(ApiModel):
         default=None, description="Name that the task expects → name in the files. Left out: none."
     )
     max_rows: Annotated[int, Field(ge=2, le=100_000_000)] | None = Field(
-        default=None, description="At most so many training rows are used. Left out: all."
+        default=None, description="At most so many training rows are used, the first of the files. Left out: all."
     )
 
 

@@ -37,13 +37,9 @@ def model_inputs(examples: Sequence[LabelledExample], pad_id: int) -> dict[str, 
 
 
 def split_rows(outputs: Sequence[Any], examples: Sequence[LabelledExample]) -> list[Outputs]:
-    """Return each row's part of a pass's outputs, as float32 arrays without padding."""
-    longest = max(len(example.input_ids) for example in examples)
+    """Return each row's part of a pass's outputs, as float32 arrays; where each token has one, without padding."""
     return [
-        tuple(
-            found[row, : len(example.input_ids)].copy() if found.ndim > 1 and found.shape[1] == longest else found[row]
-            for found in outputs
-        )
+        tuple(found[row, : len(example.input_ids)].copy() if example.places else found[row] for found in outputs)
         for row, example in enumerate(examples)
     ]
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from strop_trainer.export.encoder import exporting, quantize, weight_precision, write_graph
 from strop_trainer.export.reference import Greedy, Reference, decode, load_merged
+from strop_trainer.greedy import greedily
 from strop_trainer.plan import OnnxPrecision
 
 ENCODER: Final = "encoder_model.onnx"
@@ -229,24 +230,10 @@ def generate(
         logits: whether each token's are given, too.
     """
     import torch  # noqa: PLC0415
-    from transformers import GenerationConfig  # noqa: PLC0415
 
-    own = model.generation_config
-    # In its place, not as an argument: what the model's own says would count as defaults.
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(ends),
-        pad_token_id=pad_id,
-        decoder_start_token_id=given[0],
-        use_cache=True,
-        output_logits=logits,
-        return_dict_in_generate=True,
-    )
     rows = inputs["input_ids"].shape[0]
-    try:
-        begin = torch.tensor([list(given)] * rows, device=inputs["input_ids"].device)
+    begin = torch.tensor([list(given)] * rows, device=inputs["input_ids"].device)
+    wanted: dict[str, Any] = {"output_logits": logits, "return_dict_in_generate": True}
+    wanted["decoder_start_token_id"] = given[0]
+    with greedily(model, ends=ends, pad_id=pad_id, max_new_tokens=max_new_tokens, **wanted):
         return model.generate(**inputs, decoder_input_ids=begin)
-    finally:
-        model.generation_config = own

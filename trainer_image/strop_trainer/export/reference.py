@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.greedy import end_tokens, greedily
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -79,13 +81,6 @@ def load_merged(merged: Path) -> tuple[Any, Any, frozenset[int]]:
     return model.eval(), tokenizer, end_tokens(model, tokenizer)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: the model's, and the tokenizer's end of turn."""
-    found = model.generation_config.eos_token_id
-    ends = {found} if isinstance(found, int) else set(found or ())
-    return frozenset(ends | {tokenizer.eos_token_id} - {None})
-
-
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     """Return an answer as text."""
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
@@ -93,18 +88,10 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
 
 def _greedy(model: Any, prompt: Sequence[int], ends: frozenset[int], max_new_tokens: int) -> Greedy:
     import torch  # noqa: PLC0415
-    from transformers import GenerationConfig  # noqa: PLC0415
 
     ids = torch.tensor([list(prompt)])
-    # In place of the model's own, whose penalties and temperature would count as defaults.
-    model.generation_config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(ends),
-        pad_token_id=min(ends, default=0),
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
+    wanted: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
+    with greedily(model, ends=ends, pad_id=min(ends, default=0), max_new_tokens=max_new_tokens, **wanted):
+        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))
     tokens = output.sequences[0, len(prompt) :].tolist()
     return Greedy(tokens, torch.cat(output.logits).float().numpy())

@@ -21,6 +21,7 @@ from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
 from strop_trainer.tasks.given_template import keep_given_template
 from strop_trainer.tasks.plain_template import keep_template
+from strop_trainer.tasks.row_store import spread
 from strop_trainer.tasks.rows import RowRules, UnfitRowsError
 from strop_trainer.threads import give_back_freed_memory
 
@@ -79,9 +80,11 @@ class CausalHead:
         self.check_architecture(run)
         tokenizer = self.tokenizer(run, plan.model.chat_template)
         run.encoded = self.encode(run, run.dataset.train, tokenizer)
-        held = self.encode(run, run.dataset.validation[: plan.evaluation.max_rows], tokenizer)
-        asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
-        run.questions = run.task.questions(run.dataset.validation, tokenizer, hyperparameters.max_length, asked)
+        held_out, evaluated = run.dataset.validation, plan.evaluation.max_rows
+        held = self.encode(run, spread(held_out, evaluated)[:evaluated], tokenizer)
+        counts = plan.evaluation.generate_rows, plan.artifact.proof.rows
+        asked = spread(held_out, *counts)
+        run.questions = run.task.questions(asked, tokenizer, hyperparameters.max_length, max(counts))
         if not run.questions and (plan.evaluation.generate_rows or plan.artifact.onnx):
             raise bad_data(
                 f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "

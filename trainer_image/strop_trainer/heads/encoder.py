@@ -17,6 +17,7 @@ from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
 from strop_trainer.heads.merged import EXACT, hold_merged, prove_merged, prove_reloaded, put_near, rounds
 from strop_trainer.lengths import in_words, measure_lengths
+from strop_trainer.tasks.row_store import spread
 from strop_trainer.threads import give_back_freed_memory
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class EncoderHead:
         tokenizer.model_input_names = encoder_model.input_names(config)
         self.labels, self.pad_id = task.labels(run.dataset.train), int(tokenizer.pad_token_id)
         run.encoded = task.tokenize(run.dataset.train, tokenizer, hyperparameters.max_length, self.labels)
-        self.rows = run.dataset.validation[: plan.evaluation.max_rows]
+        evaluated = plan.evaluation.max_rows
+        self.rows = spread(run.dataset.validation, evaluated)[:evaluated]
         held = task.tokenize(self.rows, tokenizer, hyperparameters.max_length, self.labels)
         size = hyperparameters.micro_batch_size
         examples: list[Any] = list(held.examples)

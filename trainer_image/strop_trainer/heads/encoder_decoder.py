@@ -53,7 +53,8 @@ class EncoderDecoderHead(CausalHead):
         """Return a model's greedy answers, in the order of the questions."""
         from strop_trainer.batches import pad  # noqa: PLC0415
         from strop_trainer.export.encoder_decoder import generate  # noqa: PLC0415
-        from strop_trainer.export.reference import decode, end_tokens  # noqa: PLC0415
+        from strop_trainer.export.reference import decode  # noqa: PLC0415
+        from strop_trainer.greedy import end_tokens  # noqa: PLC0415
 
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         training = base.training

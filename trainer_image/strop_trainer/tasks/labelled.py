@@ -81,7 +81,10 @@ class LabelledExample(Example):
     row: int = 0
     """Index of the row among those that were encoded."""
     places: Sequence[tuple[int, int]] = ()
-    """Tokens and what they stand for, where an answer is a place: (token, word), or (token's first, last character)."""
+    """Tokens and what they stand for, where an answer is a place: (token, word), or (token's first, last character).
+
+    Empty where the model answers for the row, not for each token.
+    """
     count: int = 1
     """Values that the loss counts."""
 

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
+_HAN: Final = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
+_UNSPACED: Final = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff]")
+"""Thai, Lao, Tibetan, Burmese, Khmer, kana: written without spaces, as Han is."""
 _PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
@@ -25,13 +28,27 @@ def exact_match(answers: Sequence[str], references: Sequence[str]) -> dict[str, 
 
 
 def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return `bleu` and `chrf` of the whole, 0 to 100 (sacrebleu with its defaults; Post 2018, Popović 2015)."""
+    """Return `bleu` and `chrf` of the whole, 0 to 100 (sacrebleu with its defaults; Post 2018, Popović 2015).
+
+    Where words are written without spaces, BLEU's words are characters: of Chinese by sacrebleu's `zh`, else by `char`.
+    """
     from sacrebleu.metrics import BLEU, CHRF  # noqa: PLC0415 - only where it is used
 
     return {
-        "bleu": float(BLEU().corpus_score(list(answers), [list(references)]).score),
+        "bleu": float(BLEU(tokenize=_bleu_tokens(references)).corpus_score(list(answers), [list(references)]).score),
         "chrf": float(CHRF().corpus_score(list(answers), [list(references)]).score),
     }
+
+
+def _bleu_tokens(references: Sequence[str]) -> str:
+    """Return sacrebleu's name of how most of the letters are cut into words."""
+    letters = [letter for text in references for letter in text if letter.isalpha()]
+    unspaced = sum(bool(_UNSPACED.match(letter)) for letter in letters)
+    chinese = sum(bool(_HAN.match(letter)) for letter in letters)
+    if 2 * (unspaced + chinese) <= len(letters):
+        return "13a"
+    # Japanese is of Han and kana.
+    return "zh" if not unspaced else "char"
 
 
 class _Words:

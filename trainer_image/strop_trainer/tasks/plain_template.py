@@ -28,7 +28,9 @@ PLAIN_TEMPLATE: Final = (
 def give_template(tokenizer: Any) -> None:
     """Give a tokenizer the plain template, where it has none of its own."""
     if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        # What stands at the beginning of all that the model has read, where its tokenizer puts something there.
+        begins = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + PLAIN_TEMPLATE
 
 
 def keep_template(template: str | None, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -136,7 +137,7 @@ class TextClassificationTask(LabelledBase):
                 return finite(
                     {
                         "exact_match": metrics.accuracy_score(each, given),
-                        "f1": metrics.f1_score(each, given, average="macro", zero_division=0),
+                        "f1": metrics.f1_score(each, given, average="macro", zero_division=math.nan),
                         "f1_micro": metrics.f1_score(each, given, average="micro", zero_division=0),
                     }
                 )
