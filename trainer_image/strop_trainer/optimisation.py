@@ -124,10 +124,12 @@ class Optimisation:
         self.set_schedule(steps)
 
     def load_moments(self, tensors: dict[str, Any], steps: int) -> None:
-        """Take over the optimizer's state, which there is from the first step on."""
+        """Take over the optimizer's state, which there is of a parameter from its first gradient on."""
         del steps
         for name, parameter in self.parameters.items():
             keys = {key: f"optimizer.{key}.{name}" for key in ("step", *MOMENTS)}
+            if tensors.keys().isdisjoint(keys.values()):
+                continue  # never read, such as the pooler of a model that tags words
             device = parameter.device
             self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
 
