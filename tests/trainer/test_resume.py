@@ -253,7 +253,9 @@ def test_every_method_resumes_to_the_same_bits(tmp_path: Path, model: Path, meth
     assert final_state(killed) == final_state(straight)
 
 
-@pytest.mark.parametrize("method", [{"type": "full", "lora": None}, {"type": "lora", "lora": LORA}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "method", [{"type": "full", "lora": None}, {"type": "lora", "lora": LORA}], ids=["full", "lora"]
+)
 def test_a_model_of_which_a_part_is_never_read_resumes_to_the_same_bits(tmp_path: Path, method: dict) -> None:
     straight, killed = Surroundings(tmp_path / "straight"), Surroundings(tmp_path / "killed")
     rows = [{"tokens": ["the", colour, str(number)], "tags": ["O", "C", "O"]} for number, colour in enumerate("ab" * 6)]
