@@ -1,9 +1,11 @@
-"""What the training loop reports of how far it is."""
+"""What the training loop reports of how far it is, and whether it learns."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from strop_trainer.context import StopRequest
@@ -23,13 +25,14 @@ class Reports:
         self.steps.append((metrics["current_step"], percent))
 
 
-def test_the_percentage_is_that_of_the_steps_to_the_last_one(tmp_path: Path) -> None:
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    training = make_plan(hyperparameters={"max_steps": 8}).training
-    reports = Reports()
-    trainer = Trainer(
+def trainer_of(
+    folder: Path, weight: Any, loss: Callable[[], Any], reports: Reports | None = None, **hyperparameters: Any
+) -> Trainer:
+    """Return a training of one matrix on four rows; a loss is that of a forward pass."""
+    training = make_plan(hyperparameters=hyperparameters).training
+    return Trainer(
         optimise=lambda schedule: Optimisation(
-            {"weight": weight}, lambda _batch: weight.square().sum(), training.hyperparameters, schedule, {}
+            {"weight": weight}, lambda _batch: loss(), training.hyperparameters, schedule, {}
         ),
         plan=training.hyperparameters,
         checkpoint=training.checkpoint,
@@ -37,11 +40,25 @@ def test_the_percentage_is_that_of_the_steps_to_the_last_one(tmp_path: Path) -> 
         make_batch=lambda rows: SimpleNamespace(targets=len(rows), tokens=len(rows), predicted=len(rows)),  # type: ignore[arg-type,return-value]
         packed=False,
         pass_tokens=None,
-        checkpoints=tmp_path / "checkpoints",
-        metrics_file=tmp_path / "metrics.jsonl",
+        checkpoints=folder / "checkpoints",
+        metrics_file=folder / "metrics.jsonl",
         identity={"plan": "this"},
         stop=StopRequest(),
-        progress=reports,  # type: ignore[arg-type]
+        progress=reports or Reports(),  # type: ignore[arg-type]
     )
-    trainer.run()
+
+
+def test_the_percentage_is_that_of_the_steps_to_the_last_one(tmp_path: Path) -> None:
+    weight, reports = torch.nn.Parameter(torch.ones(2, 2)), Reports()
+    trainer_of(tmp_path, weight, lambda: weight.square().sum(), reports, max_steps=8).run()
     assert reports.steps == [(1, 12), (2, 25), (3, 37), (4, 50), (5, 62), (6, 75), (7, 87), (8, 100)]
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_shortest_run_learns(tmp_path: Path, steps: int, warmup_ratio: float, scheduler: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    changes = {"max_steps": steps, "warmup_ratio": warmup_ratio, "scheduler": scheduler, "learning_rate": 0.1}
+    trainer_of(tmp_path, weight, lambda: weight.square().sum(), **changes).run()
+    assert float(weight.detach().max()) < 0.99
