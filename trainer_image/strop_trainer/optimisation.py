@@ -12,6 +12,8 @@ from strop_trainer.schedule import SCHEDULES, Schedule
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, besides its steps."""
+IA3_VECTOR: Final = ".ia3_l."
+"""In the names of (IA)3's vectors, which PEFT keeps as matrices: they start at 1, and 0 would be the largest change."""
 Loss = Callable[[Batch], Any]
 """Batch → its loss, summed over its targets, of the model in training mode."""
 
@@ -50,7 +52,8 @@ class Optimisation:
 
         members: dict[tuple[float, bool], list[Any]] = {}
         for name, parameter in parameters.items():
-            members.setdefault((rates.get(name, 1.0), parameter.dim() <= 1), []).append(parameter)
+            vector = parameter.dim() <= 1 or IA3_VECTOR in name
+            members.setdefault((rates.get(name, 1.0), vector), []).append(parameter)
         groups = [
             {
                 "params": members[factor, vector],
