@@ -13,7 +13,7 @@ from strop_trainer.schedule import SCHEDULES, Schedule
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, besides its steps."""
 IA3_VECTOR: Final = ".ia3_l."
-"""In the names of (IA)3's vectors, which PEFT keeps as matrices: they start at 1, and 0 would be the largest change."""
+"""In the names of (IA)3's vectors, which PEFT keeps as matrices. At 1 they change nothing, at 0 nothing is left."""
 Loss = Callable[[Batch], Any]
 """Batch → its loss, summed over its targets, of the model in training mode."""
 
