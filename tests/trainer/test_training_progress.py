@@ -1,5 +1,6 @@
 """What the training loop reports of how far it is, and whether it learns."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from strop_trainer.context import StopRequest
+from strop_trainer.errors import TrainerError
+from strop_trainer.exit_codes import ExitCode
 from strop_trainer.optimisation import Optimisation
 from strop_trainer.tasks.base import Example
 from strop_trainer.training import Trainer
@@ -62,3 +65,29 @@ def test_the_shortest_run_learns(tmp_path: Path, steps: int, warmup_ratio: float
     changes = {"max_steps": steps, "warmup_ratio": warmup_ratio, "scheduler": scheduler, "learning_rate": 0.1}
     trainer_of(tmp_path, weight, lambda: weight.square().sum(), **changes).run()
     assert float(weight.detach().max()) < 0.99
+
+
+@pytest.mark.parametrize(
+    ("step", "warmup_ratio", "message"),
+    [
+        (1, 0.0, "model: the loss of step 1 is nan, and no step before it had a learning rate"),
+        (1, 0.5, "model: the loss of step 1 is nan, and no step before it had a learning rate"),
+        (2, 0.5, "model: the loss of step 2 is nan, and no step before it had a learning rate"),
+        (2, 0.0, "training.learningRate: the loss of step 2 is nan; a lower rate than 0.01 is needed"),
+        (3, 0.5, "training.learningRate: the loss of step 3 is nan; a lower rate than 0.01 is needed"),
+    ],
+)
+def test_a_loss_that_is_no_number_is_laid_on_the_rate_only_after_a_step_had_one(
+    tmp_path: Path, step: int, warmup_ratio: float, message: str
+) -> None:
+    weight, passes = torch.nn.Parameter(torch.ones(2, 2)), iter(range(2, 100))
+
+    def loss() -> Any:
+        # Two passes a step.
+        return weight.square().sum() * (math.nan if next(passes) // 2 == step else 1.0)
+
+    trainer = trainer_of(tmp_path, weight, loss, max_steps=6, warmup_ratio=warmup_ratio)
+    with pytest.raises(TrainerError) as raised:
+        trainer.run()
+    assert raised.value.message.startswith(message)
+    assert raised.value.exit_code is ExitCode.BAD_CONFIGURATION
