@@ -88,6 +88,48 @@ def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path, capsys: pyte
     assert "it is of another dataset" in capsys.readouterr().out
 
 
+OTHER = {**IDENTITY, "dataset": "sha256:3"}
+
+
+def steps_of(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
+
+
+def test_what_another_run_has_left_pushes_nothing_out(tmp_path: Path) -> None:
+    for step in (90, 100):
+        save(tmp_path, step, identity=OTHER)
+    for step, kept in ((10, [10, 100]), (20, [10, 20]), (30, [20, 30])):
+        assert save(tmp_path, step).is_dir()
+        assert steps_of(tmp_path) == kept
+        found = load_newest(tmp_path, IDENTITY)
+        assert found is not None
+        assert found.step == step
+
+
+def test_one_checkpoint_of_the_other_run_is_there_until_this_one_has_as_many_as_are_kept(tmp_path: Path) -> None:
+    """Who puts the old rows back goes on from it."""
+    for step in (5, 90, 100):
+        save(tmp_path, step, identity=OTHER)
+    save(tmp_path, 10)
+    found = load_newest(tmp_path, OTHER)
+    assert found is not None
+    assert found.step == 100
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_pushes_nothing_out(tmp_path: Path, file: str, keep: int) -> None:
+    for step in (90, 100):
+        (save(tmp_path, step) / file).write_bytes(b"cut")
+    assert load_newest(tmp_path, IDENTITY) is None
+    for step in (10, 20, 30):
+        save(tmp_path, step, keep=keep)
+        found = load_newest(tmp_path, IDENTITY)
+        assert found is not None
+        assert found.step == step
+    assert steps_of(tmp_path) == [10, 20, 30][-keep:]
+
+
 def test_a_kill_while_saving_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(*_args: object, **_more: object) -> None:
         raise KeyboardInterrupt

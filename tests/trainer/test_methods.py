@@ -167,6 +167,20 @@ def test_the_matrices_b_alone_learn_faster_and_with_lora_plus_alone(tmp_path: Pa
     assert faster or name != "lora-plus"
 
 
+@pytest.mark.parametrize("name", ["full", "lora", "dora", "ia3"])
+def test_matrices_alone_decay(tmp_path: Path, name: str) -> None:
+    loaded = loaded_of(name, tmp_path)
+    plan = plan_of(name, hyperparameters={"weight_decay": 0.1})
+    run: Any = SimpleNamespace(loaded=loaded, plan=plan, team=Team(), device="cpu")
+    run.head = SimpleNamespace(loss=lambda _run: None)
+    groups = optimisation_of(run, Schedule.of(plan.training.hyperparameters, 12)).optimizer.param_groups
+    decay_of = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    # Of (IA)3, which scales by its vectors, 1 is no effect and 0 none of what is scaled; PEFT keeps them as matrices.
+    for parameter, value in loaded.trainable.items():
+        vector = any(part in parameter for part in ("ia3_l", "norm", "lora_magnitude_vector"))
+        assert decay_of[id(value)] == (0.0 if vector else 0.1), parameter
+
+
 def test_dora_starts_at_the_lengths_of_the_rows_of_the_weights(tmp_path: Path) -> None:
     model = loaded_of("dora", tmp_path).model
     layers = [module for module in model.modules() if hasattr(module, "lora_magnitude_vector")]

@@ -104,14 +104,8 @@ RESUMED_TOLERANCE = 1e-6
 """Of the norm of what is trained: nothing but what is computed again may differ."""
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_ranks_train_what_one_does(tmp_path: Path, model: Path, case: str) -> None:
-    strategy, changes = CASES[case]
-    shared = lay_out(tmp_path / "shared", model)
-    check_as_one(lay_out(tmp_path / "alone", model), shared, strategy, **changes)
-    if case not in RESUMED:
-        return
-    # As after a pod that was lost in step 5.
+def check_resumed(shared: Surroundings, strategy: str, **changes: Any) -> None:
+    """Take the last steps of a job once more, as after a pod that was lost in step 5: they end at the same weights."""
     expected = trained(shared)
     shutil.rmtree(shared.registry / "tuned")
     shutil.rmtree(shared.work / "checkpoints" / "step-000000006")
@@ -119,6 +113,15 @@ def test_two_ranks_train_what_one_does(tmp_path: Path, model: Path, case: str) -
     assert reports[0].code is ExitCode.OK, (shared.root / "stderr-0").read_text()
     assert "goes on after step 4" in (shared.root / "stdout-0").read_text()
     assert difference(expected, trained(shared)) < RESUMED_TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_train_what_one_does(tmp_path: Path, model: Path, case: str) -> None:
+    strategy, changes = CASES[case]
+    shared = lay_out(tmp_path / "shared", model)
+    check_as_one(lay_out(tmp_path / "alone", model), shared, strategy, **changes)
+    if case in RESUMED:
+        check_resumed(shared, strategy, **changes)
 
 
 def test_zero_of_one_rank_trains_what_one_process_does(tmp_path: Path, model: Path) -> None:
@@ -148,6 +151,24 @@ def test_two_ranks_train_an_encoder_as_one_does(
         tiny_encoder(around.volumes / "models" / "tiny", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     numbers = {"packing": False, "learning_rate": 1e-3, "precision": precision}
     check_as_one(alone, shared, strategy, task="text-classification", **{**method, "hyperparameters": numbers})
+
+
+def test_two_ranks_train_an_adapter_of_which_a_part_is_never_read(tmp_path: Path) -> None:
+    alone, shared = Surroundings(tmp_path / "alone"), Surroundings(tmp_path / "shared")
+    rows = [{"tokens": ["the", colour, str(number)], "tags": ["O", "C", "O"]} for number, colour in enumerate("ab" * 6)]
+    for around in (alone, shared):
+        write_jsonl(around.volumes / "data" / "train.jsonl", rows)
+        write_jsonl(around.volumes / "data" / "held.jsonl", rows[:4])
+        dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        own = {"attention_type": "original_full", "sep_token_id": 3}
+        tiny_encoder(around.volumes / "models" / "tiny", "big_bird", **own, **dropout)
+    changes: dict[str, Any] = {
+        "task": "token-classification",
+        "method": {"lora": LORA},
+        "hyperparameters": {"packing": False, "learning_rate": 1e-3},
+    }
+    check_as_one(alone, shared, "ddp", **changes)
+    check_resumed(shared, "ddp", **changes)
 
 
 def children(pid: int) -> list[int]:

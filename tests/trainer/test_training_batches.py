@@ -185,6 +185,33 @@ def test_packed_passes_are_bounded_by_tokens_but_for_long_rows() -> None:
     assert len(batches.micro_batches(rows, 24, packed=True, tokens=1)) == 24
 
 
+class Counted(list[int]):
+    """Tokens that count how often they are asked for their number."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        Counted.asked += 1
+        return super().__len__()
+
+
+@pytest.mark.parametrize(("size", "tokens"), [(2, 512), (8, 512), (8, None)])
+def test_a_million_held_out_rows_would_be_shared_in_seconds(size: int, tokens: int | None) -> None:
+    chance = random.Random(3)
+    rows = [example(seed, chance.randrange(2, 400)) for seed in range(500)]
+    for row in rows:
+        object.__setattr__(row, "input_ids", Counted(row.input_ids))
+    Counted.asked = 0
+    passes = batches.micro_batches(rows, size, packed=True, tokens=tokens)
+    assert Counted.asked <= 4 * len(rows)
+    # Longest first, each row to the first of the emptiest passes that have a place.
+    expected: list[list[Example]] = [[] for _ in passes]
+    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
+        places = [part for part in expected if len(part) < size]
+        min(places, key=lambda part: sum(len(row.input_ids) for row in part)).append(row)
+    assert passes == expected
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_long_row_does_not_change_the_positions_of_short_ones(tmp_path: Path, packed: bool) -> None:
     factors = {"short_factor": [1.0] * 8, "long_factor": [50.0] * 8}

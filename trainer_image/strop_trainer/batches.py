@@ -14,6 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from heapq import heappop, heapreplace
 from typing import Any, Self
 
 from strop_trainer.tasks.base import Example
@@ -109,9 +110,14 @@ def _share(examples: Sequence[Example], size: int, *, packed: bool, tokens: int 
     if tokens is not None:
         count = min(len(order), max(count, -(-sum(len(example.input_ids) for example in order) // tokens)))
     passes: list[list[Example]] = [[] for _ in range(count)]
+    emptiest = [(0, number) for number in range(count)]  # a heap: tokens of a pass that has a place, its number
     for example in order:
-        open_passes = [rows for rows in passes if len(rows) < size]
-        min(open_passes, key=lambda rows: sum(len(row.input_ids) for row in rows)).append(example)
+        held, number = emptiest[0]
+        passes[number].append(example)
+        if len(passes[number]) < size:
+            heapreplace(emptiest, (held + len(example.input_ids), number))
+        else:
+            heappop(emptiest)
     return passes
 
 

@@ -45,7 +45,11 @@ def save_checkpoint(
     keep: int,
     identity: Mapping[str, str],
 ) -> Path:
-    """Save a checkpoint and remove all but the `keep` newest.
+    """Save a checkpoint, and then remove all but the `keep` newest.
+
+    The newest are those that this run goes on from: from this one back. What another run has left, and what is of a
+    later step, which this run has found damaged, are kept only for as long as there are not as many: nothing is removed
+    before what replaces it is there, and no more room is taken.
 
     Args:
         folder: parent of all checkpoints.
@@ -69,9 +73,20 @@ def save_checkpoint(
         shutil.rmtree(final)
     staging.rename(final)
     _flush(folder)
-    for old in _steps(folder)[keep:]:
+    steps = _steps(folder)
+    own = [each for each in steps if each <= step and _is_of(folder / f"step-{each:09d}", identity)]
+    for old in [*own, *(each for each in steps if each not in own)][keep:]:
         shutil.rmtree(folder / f"step-{old:09d}", ignore_errors=True)
     return final
+
+
+def _is_of(path: Path, identity: Mapping[str, str]) -> bool:
+    """Whether a checkpoint says that it is of this very run."""
+    try:
+        found = json.loads((path / STATE).read_bytes())["identity"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(found.get(name) == value for name, value in identity.items())
 
 
 def _write_tensors(folder: Path, tensors: Iterable[tuple[str, Any]]) -> list[str]:

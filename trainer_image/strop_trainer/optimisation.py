@@ -12,6 +12,8 @@ from strop_trainer.schedule import SCHEDULES, Schedule
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, besides its steps."""
+IA3_VECTOR: Final = ".ia3_l."
+"""In the names of (IA)3's vectors, which PEFT keeps as matrices. At 1 they change nothing, at 0 nothing is left."""
 Loss = Callable[[Batch], Any]
 """Batch → its loss, summed over its targets, of the model in training mode."""
 
@@ -50,7 +52,8 @@ class Optimisation:
 
         members: dict[tuple[float, bool], list[Any]] = {}
         for name, parameter in parameters.items():
-            members.setdefault((rates.get(name, 1.0), parameter.dim() <= 1), []).append(parameter)
+            vector = parameter.dim() <= 1 or IA3_VECTOR in name
+            members.setdefault((rates.get(name, 1.0), vector), []).append(parameter)
         groups = [
             {
                 "params": members[factor, vector],
@@ -124,10 +127,12 @@ class Optimisation:
         self.set_schedule(steps)
 
     def load_moments(self, tensors: dict[str, Any], steps: int) -> None:
-        """Take over the optimizer's state, which there is from the first step on."""
+        """Take over the optimizer's state, which there is of a parameter from its first gradient on."""
         del steps
         for name, parameter in self.parameters.items():
             keys = {key: f"optimizer.{key}.{name}" for key in ("step", *MOMENTS)}
+            if tensors.keys().isdisjoint(keys.values()):
+                continue  # never read, such as the pooler of a model that tags words
             device = parameter.device
             self.optimizer.state[parameter] = {key: tensors[full].to(device) for key, full in keys.items()}
 

@@ -26,7 +26,11 @@ class Schedule:
 
     @classmethod
     def of(cls, plan: Hyperparameters, rows: int) -> Schedule:
-        """Derive the steps: `max_steps`, else the epochs rounded up to whole steps."""
+        """Derive the steps: `max_steps`, else the epochs rounded up to whole steps.
+
+        A warm-up begins at a rate of 0. The last step is never one of it: a run of one step would learn nothing.
+        """
         per_epoch = steps_per_epoch(rows, plan.effective_batch_size)
         total = plan.max_steps or max(1, math.ceil(plan.epochs * per_epoch - 1e-9))
-        return cls(rows, per_epoch, total, math.ceil(plan.warmup_ratio * total), max(1, total // LOG_LINES))
+        warmup = min(math.ceil(plan.warmup_ratio * total), total - 1)
+        return cls(rows, per_epoch, total, warmup, max(1, total // LOG_LINES))

@@ -166,12 +166,22 @@ class Trainer:
                 return None
         (loss_sum,) = team.sum(loss_sum)
         if not math.isfinite(loss_sum):
-            raise bad_configuration(
-                f"training.learningRate: the loss of step {step + 1} is {loss_sum}; a lower rate than "
-                f"{plan.learning_rate:g} is needed"
-            )
+            raise self._no_number(step, loss_sum)
         rate, norm = state.learning_rate, state.step()
         return StepEnd(loss_sum, targets, tokens, time.perf_counter() - begin, norm, rate, predicted)
+
+    def _no_number(self, step: int, loss: float) -> TrainerError:
+        """Return the error of a loss that is no number, which a rate is to blame for only where there was one."""
+        found = f"the loss of step {step + 1} is {loss}"
+        # A warm-up's first step has a rate of 0.
+        if step <= min(1, Schedule.of(self.plan, len(self.examples)).warmup_steps):
+            return bad_configuration(
+                f"model: {found}, and no step before it had a learning rate: it is the model itself that makes no "
+                f"number of some row in precision {self.plan.precision}"
+            )
+        return bad_configuration(
+            f"training.learningRate: {found}; a lower rate than {self.plan.learning_rate:g} is needed"
+        )
 
     def _log(self, done: int, schedule: Schedule, window: StepEnd, tokens: int, remaining: float) -> None:
         loss, speed, memory = window.loss_sum / window.targets, window.tokens / window.seconds, resident_bytes()

@@ -123,7 +123,7 @@ class PreferenceHead(CausalHead):
 
         hyperparameters, pairs = run.plan.training.hyperparameters, _pairs(run.encoded.examples)
         found = torch.empty(len(pairs), len(ANSWERS))
-        # In portions as in training: sharing all rows at once would take time by the square of their number.
+        # In portions as in training, so that a pair has the neighbours in a pass that it may have there.
         for start in range(0, len(pairs), hyperparameters.effective_batch_size):
             portion = pairs[start : start + hyperparameters.effective_batch_size]
             groups = batches.micro_batches(
