@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -48,6 +49,12 @@ class PublishedVersion(PlanModel):
     metrics_tuned: dict[str, float]
     proofs: list[ProofSummary] = []
 
+    @field_validator("metrics_base", "metrics_tuned")
+    @classmethod
+    def _finite(cls, metrics: dict[str, float]) -> dict[str, float]:
+        """Leave out what is no number, such as the perplexity of a loss of a thousand: JSON has no word for it."""
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
 
 class TerminationMessage(PlanModel):
     """Where the trainer stopped, why, and what it published."""
@@ -72,9 +79,10 @@ class TerminationMessage(PlanModel):
         excess = len(text.encode()) - LIMIT_BYTES
         if excess <= 0:
             return text
-        keep = max(0, len(self.message) - excess - 8)
+        message = self.message.encode()
+        keep = max(0, len(message) - excess - 8)
         while True:
-            short = self.model_copy(update={"message": self.message[:keep] + "…"})
+            short = self.model_copy(update={"message": message[:keep].decode(errors="ignore") + "…"})
             text = short.model_dump_json(by_alias=True, exclude_none=True)
             if len(text.encode()) <= LIMIT_BYTES or keep == 0:
                 return text
