@@ -9,7 +9,7 @@ from strop.cluster.resources import BATCH_JOBS, EVENTS, JOBS, PODS, POOLS, Resou
 from strop.controller.observe import observe
 from strop.decide.observed import Observed
 from strop.planning.inputs import PlanSettings
-from tests.support.jobs import JOB, NAMESPACE, ended_pod, job_ended, make_child, make_job, running_pod
+from tests.support.jobs import JOB, NAMESPACE, ended_pod, job_ended, make_child, make_job, make_pod, running_pod
 
 REFUSED = 'Error creating: pods "x" is forbidden: exceeded quota: team'
 
@@ -68,6 +68,46 @@ async def test_a_pod_that_may_not_be_created_is_told_as_long_as_there_is_none(
     observed = await observe(client, Key(NAMESPACE, JOB), PlanSettings(), None)  # type: ignore[arg-type]
     assert observed is not None
     assert observed.refused_pods == ((REFUSED,) if told else ())
+
+
+PLACED = [{"type": "PodScheduled", "status": "True"}]
+CREATING = {"waiting": {"reason": "ContainerCreating"}}
+UNMOUNTED = 'MountVolume.SetUp failed for volume "rows" : configmap "rows" not found'
+
+
+def of_pod(at: str, kind: str, note: str) -> dict[str, Any]:
+    return {"note": note, "type": kind, "deprecatedLastTimestamp": at}
+
+
+WARNED = [of_pod("2026-01-01T00:01:00Z", "Warning", UNMOUNTED)]
+MADE = make_pod(state=CREATING, conditions=PLACED)
+
+
+@pytest.mark.parametrize(
+    ("pod", "events", "told"),
+    [
+        (
+            MADE,
+            WARNED,
+            UNMOUNTED,
+        ),
+        (make_pod(conditions=PLACED), WARNED, UNMOUNTED),
+        (
+            MADE,
+            [of_pod("2026-01-01T00:01:09Z", "Normal", "Pulling image"), *WARNED],
+            "",
+        ),
+        (MADE, [], ""),
+        (running_pod(conditions=PLACED), WARNED, ""),
+        (make_pod(), [of_pod("2026-01-01T00:01:00Z", "Warning", "0/2 nodes are available")], ""),
+    ],
+    ids=["created", "no state yet", "mounted since", "nothing was said", "runs", "has no node"],
+)
+async def test_the_last_warning_of_a_pod_that_is_being_made_is_read(pod: Any, events: list[Any], told: str) -> None:
+    client = Holding(make_child(), [pod], events)
+    observed = await observe(client, Key(NAMESPACE, JOB), PlanSettings(), None)  # type: ignore[arg-type]
+    assert observed is not None
+    assert observed.warning == told
 
 
 async def test_the_latest_refusal_comes_last() -> None:

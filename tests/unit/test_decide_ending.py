@@ -157,7 +157,6 @@ def test_a_last_word_of_another_image_ends_the_job_whatever_is_in_it() -> None:
         ({"version": 0}, "spec.version: found 0"),
         ({"path": "Team A/1"}, "spec.registry.path: found 'Team A/1'"),
         ({"manifestSha256": "none"}, "spec.registry.manifestSha256: found 'none'"),
-        ({"metricsTuned": {"eval_loss": float("inf")}}, "spec.metrics[0].tuned"),
     ],
 )
 def test_a_version_that_the_api_server_would_refuse_for_ever_ends_the_job_without_a_record(

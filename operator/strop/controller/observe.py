@@ -70,10 +70,11 @@ async def observe(client: Client, key: Key, plan_settings: PlanSettings, workloa
     child = children.get("Job")
     planned = _plan(job, pools, plan_settings, children.get("ConfigMap") if child else None)
     config_maps = {} if child else await _config_maps(client, key.namespace, planned.plan)
-    claims, workload, versions, refused = await asyncio.gather(
+    claims, workload, versions, warning, refused = await asyncio.gather(
         _claims(client, key.namespace, planned.plan),
         _workload(client, workloads, child),
         _versions(client, job, pods),
+        _warning(client, pods),
         _refused_pods(client, child, pods),
     )
     return Observed(
@@ -89,6 +90,7 @@ async def observe(client: Client, key: Key, plan_settings: PlanSettings, workloa
         kueue=workloads is not None,
         workload=workload,
         versions=versions,
+        warning=warning,
         refused_pods=refused,
     )
 
@@ -189,6 +191,19 @@ async def _versions(client: Client, job: Manifest, pods: Iterable[Manifest]) -> 
     wanted = version_names(job["metadata"]["uid"], words[-1].published)
     found = await asyncio.gather(*(client.get(VERSIONS, name, job["metadata"]["namespace"]) for name in wanted))
     return {name: version for name, version in zip(wanted, found, strict=True) if version is not None}
+
+
+async def _warning(client: Client, pods: Iterable[Manifest]) -> str:
+    """What a node says only in Events: that a volume cannot be mounted, or that the pod gets no address.
+
+    The last Event counts, as mounting often fails at first and the image is pulled then.
+    """
+    made = next(filter(reading.is_being_made, pods), None)
+    if made is None:
+        return ""
+    about = f"regarding.uid={made['metadata']['uid']}"
+    last = max(await client.list(EVENTS, made["metadata"]["namespace"], fields=about), key=_last_seen, default={})
+    return (last.get("note") or "") if last.get("type") == "Warning" else ""
 
 
 async def _refused_pods(client: Client, child: Manifest | None, pods: Iterable[Manifest]) -> tuple[str, ...]:

@@ -52,5 +52,7 @@ class Observed:
     """Kueue's account of the child Job."""
     versions: Mapping[str, Manifest] = field(default_factory=dict)
     """Name → ModelVersion, for the names that a published version may get."""
+    warning: str = ""
+    """What was said last of a pod that is being made, where that is a warning, such as of a volume."""
     refused_pods: tuple[str, ...] = ()
     """What the Job controller said, latest last, of pods that it could not create."""

@@ -28,6 +28,7 @@ REASON_OF_EXIT: Final[Mapping[int, str]] = {
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CREATING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 GIB: Final = 1024**3
+_STARTED: Final = "the pod is being started"
 
 
 class Cause(NamedTuple):
@@ -94,12 +95,20 @@ def last_word(pod: Manifest) -> TerminationMessage | None:
         return None
 
 
-def why_waiting(pod: Manifest, unbound: Iterable[str]) -> Cause:
+def is_being_made(pod: Manifest) -> bool:
+    """Return whether a pod has its node, and nothing yet that says why its container does not run."""
+    conditions = {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions", [])}
+    reason = container_state(pod).get("waiting", {}).get("reason") or ""
+    return phase(pod) == "Pending" and conditions.get("PodScheduled") == "True" and (not reason or reason in CREATING)
+
+
+def why_waiting(pod: Manifest, unbound: Iterable[str], warning: str = "") -> Cause:
     """Return why a pod that is not running yet waits.
 
     Args:
         pod: The pod.
         unbound: Names of claims that it mounts and that are not bound.
+        warning: What its node said last of it, where that is a warning.
     """
     conditions = {each["type"]: each for each in pod.get("status", {}).get("conditions", [])}
     scheduled = conditions.get("PodScheduled", {})
@@ -114,7 +123,7 @@ def why_waiting(pod: Manifest, unbound: Iterable[str]) -> Cause:
         return _why_unconfigured(message)
     if reason and reason not in CREATING:
         return Cause(Reason.STARTING, f"the container does not start: {message or reason}")
-    return Cause(Reason.STARTING, "the pod is being started")
+    return Cause(Reason.STARTING, f"the pod is being started; its node warns: {warning}" if warning else _STARTED)
 
 
 def _why_unscheduled(condition: Mapping[str, Any], unbound: Iterable[str]) -> Cause:

@@ -27,6 +27,8 @@ INPUT_SECONDS: Final = 10.0
 """Seconds between two looks for a claim or ConfigMap that is missing: they are not watched."""
 NO_POD_SECONDS: Final = 5.0
 """Seconds between two looks at why a Job has no pod: only Events tell."""
+STARTING_SECONDS: Final = 15.0
+"""Seconds between two looks at why a pod with a node does not run: a volume's trouble is told by Events alone."""
 CREATED_WORDS: Final = "the Job is created; waiting for its pod"
 PUBLISHING_STAGES: Final = frozenset({"export", "prove", "publish"})
 STAGE_WORDS: Final[Mapping[str, str]] = {
@@ -203,9 +205,11 @@ def waiting(view: View) -> Verdict | None:
     """A pod that is there and does not run yet says why, in words."""
     if not view.live:
         return None
-    cause = pods.why_waiting(view.live[0], view.unbound)
+    first = view.live[0]
+    cause = pods.why_waiting(first, view.unbound, view.observed.warning)
     phase = {Reason.STARTING: Phase.STARTING, Reason.WAITING_FOR_QUOTA: Phase.QUEUED}.get(cause.reason, Phase.PENDING)
-    return Verdict(phase, cause.reason, cause.message, _healing(view))
+    again = STARTING_SECONDS if pods.is_being_made(first) else None
+    return Verdict(phase, cause.reason, cause.message, _healing(view), again)
 
 
 def pod_refused(view: View) -> Verdict | None:

@@ -126,6 +126,14 @@ RUNNING = [
         true=ACCEPTED,
     ),
     Case(
+        "what keeps a container from being created is told",
+        begun(pods=(container_waits("ContainerCreating"),), warning='MountVolume.SetUp failed for volume "rows"'),
+        Phase.STARTING,
+        Reason.STARTING,
+        'is being started; its node warns: MountVolume.SetUp failed for volume "rows"',
+        true=ACCEPTED,
+    ),
+    Case(
         "a pod that was just made is just waited for",
         begun(pods=(make_pod(),)),
         Phase.STARTING,
