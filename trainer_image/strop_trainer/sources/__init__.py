@@ -78,7 +78,7 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
         TrainerError: the source does not exist, does not answer, is refused or is of a format that is not read.
     """
     if is_local(file.source):
-        return _rows_in(file.source, local.find(file.source, settings))
+        return _rows_in(file.source, settings)
     if file.source.startswith("hf://"):
         path = hub.fetch_file(file.source, file.revision, settings.fetched, settings.commits)
     else:
@@ -86,7 +86,8 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
     return [RowFile(file.source, _readable(file.source, path))]
 
 
-def _rows_in(source: str, found: Path) -> list[RowFile]:
+def _rows_in(source: str, settings: Settings) -> list[RowFile]:
+    found = local.find(source, settings)
     if found.is_file():
         return [RowFile(source, found if source.startswith("configmap://") else _readable(source, found))]
     files = sorted(path for path in found.iterdir() if path.is_file() and path.suffix.lower() in ROW_FORMATS)
@@ -94,7 +95,8 @@ def _rows_in(source: str, found: Path) -> list[RowFile]:
     files = [path for path in files if path.suffix.lower() != ".txt"] or files
     if not files:
         raise missing_input(f"dataset {source}: the folder has no file of rows ({', '.join(ROW_FORMATS)})")
-    return [RowFile(f"{source.rstrip('/')}/{path.name}", path) for path in files]
+    names = [f"{source.rstrip('/')}/{path.name}" for path in files]
+    return [RowFile(name, local.find(name, settings)) for name in names]  # each may be a link out of the claim
 
 
 def _readable(source: str, path: Path) -> Path:
