@@ -92,12 +92,13 @@ def test_another_content_than_was_meant_is_refused_and_not_kept(server: FileServ
 def test_a_redirect_stays_on_https(server: FileServer, tmp_path: Path) -> None:
     server.redirects = {
         "/a": server.url + "/rows.jsonl",
-        "/b": "http://127.0.0.1:9/rows.jsonl",
-        "/c": "file:///etc/passwd",
+        "/b": "http://127.0.0.1:9/rows.jsonl?signature=secret",
+        "/c": "file:///etc/passwd?signature=secret",
     }
     assert fetch(server, tmp_path, "/a").read_bytes() == BODY
     for path in ("/b", "/c"):
-        error = failing(server, tmp_path, path, "1" * 64)
+        error = failing(server, tmp_path, f"{path}?signature=secret", "1" * 64)
+        assert "secret" not in error.message
         assert error.exit_code is ExitCode.BAD_CONFIGURATION
         assert "which is not https" in error.message or "is not allowed" in error.message
 
@@ -138,8 +139,25 @@ def test_models_and_rows_by_https(server: FileServer, tmp_path: Path) -> None:
     work = tmp_path / "work"
     settings = Settings(tmp_path, tmp_path, tmp_path, tmp_path, work, "uid")
     sha256 = hashlib.sha256(packed.getvalue()).hexdigest()
-    folder = sources.fetch_model(ModelSource(source=f"{server.url}/m.tar.gz", sha256=sha256), settings)
+    folder = sources.fetch_model(ModelSource(source=f"{server.url}/m.tar.gz?secret", sha256=sha256), settings)
     assert (folder / "config.json").read_text() == "{}"
-    (rows,) = sources.fetch_files(DataFile(source=f"{server.url}/rows.jsonl", sha256=SHA256), settings)
+    (rows,) = sources.fetch_files(DataFile(source=f"{server.url}/rows.jsonl?secret", sha256=SHA256), settings)
     assert rows.name == f"{server.url}/rows.jsonl"
     assert rows.path.read_bytes() == BODY
+
+
+def test_a_wrong_file_is_told_without_the_signature_of_its_address(server: FileServer, tmp_path: Path) -> None:
+    server.files |= {"/rows.zip": BODY, "/m.tar.gz": BODY}
+    settings = Settings(tmp_path, tmp_path, tmp_path, tmp_path, tmp_path / "work", "uid")
+    for path, fetch_it in (
+        ("/rows.zip", lambda source: sources.fetch_files(DataFile(source=source, sha256=SHA256), settings)),
+        ("/m.tar.gz", lambda source: sources.fetch_model(ModelSource(source=source, sha256=SHA256), settings)),
+    ):
+        with pytest.raises(TrainerError) as caught:
+            fetch_it(f"{server.url}{path}?signature=secret")
+        assert f"{server.url}{path}: " in caught.value.message
+        assert "secret" not in caught.value.message
+    for url, sha256 in (("s3://bucket/x?signature=secret", SHA256), ("https://user:secret@127.0.0.1/x?secret", None)):
+        with pytest.raises(TrainerError) as caught:
+            download(url, sha256, tmp_path)
+        assert "secret" not in caught.value.message

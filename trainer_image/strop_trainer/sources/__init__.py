@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from strop_trainer.addresses import shown
 from strop_trainer.context import Settings
 from strop_trainer.errors import bad_configuration, missing_input
 from strop_trainer.plan import DataFile, ModelSource
@@ -83,7 +84,8 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
         path = hub.fetch_file(file.source, file.revision, settings.fetched, settings.commits)
     else:
         path = web.download(file.source, file.sha256, settings.fetched)
-    return [RowFile(file.source, _readable(file.source, path))]
+    name = shown(file.source)
+    return [RowFile(name, _readable(name, path))]
 
 
 def _rows_in(source: str, settings: Settings) -> list[RowFile]:
@@ -100,7 +102,7 @@ def _rows_in(source: str, settings: Settings) -> list[RowFile]:
 
 
 def _readable(source: str, path: Path) -> Path:
-    suffix = Path(source.split("?", 1)[0]).suffix.lower()
+    suffix = Path(source).suffix.lower()
     if suffix in OTHER_SUFFIXES:
         raise bad_configuration(
             f"dataset {source}: found a {suffix} file, expected JSON Lines, a JSON list, CSV, Parquet or plain text "
