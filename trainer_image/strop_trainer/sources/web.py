@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import re
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -16,9 +18,11 @@ from urllib.parse import urlsplit
 from strop_trainer.addresses import shown
 from strop_trainer.context import say
 from strop_trainer.errors import (
+    FULL,
     TrainerError,
     bad_configuration,
     bad_data,
+    broken_work_volume,
     missing_input,
     no_permission,
     source_unavailable,
@@ -27,6 +31,8 @@ from strop_trainer.errors import (
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 60
 CHUNK = 1 << 20
+_DISK = FULL | {errno.EROFS, errno.EIO}
+"""Errors that no network has, but a write has, which names no file."""
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -78,8 +84,12 @@ def download(url: str, sha256: str | None, into: Path, *, pause: Callable[[float
         except urllib.error.HTTPError as error:
             problem = _refused(where, error)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-                raise  # the disk, not the network
+            # The numbers of errors of TLS are its own.
+            if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+                if error.errno in _DISK:
+                    raise broken_work_volume(error) from None
+                if error.errno is not None and error.filename is not None:
+                    raise  # the disk, not the network
             problem = source_unavailable(f"{where}: {getattr(error, 'reason', error) or type(error).__name__}")
         if attempt == ATTEMPTS or problem.reason != "SourceUnavailable":
             raise problem
