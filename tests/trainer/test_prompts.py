@@ -1,5 +1,6 @@
 """Trainable tokens in front of a row: what the model answers with them is what it was trained to say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def test_answers_are_those_of_the_passes_of_training(loaded: LoadedModel, tmp_pa
     together = answer(loaded.model, loaded.tokenizer, asked, TOKENS)
     assert together == expected
     assert [answer(loaded.model, loaded.tokenizer, [question], TOKENS)[0] for question in asked] == expected
-    loaded.save_adapter(tmp_path / "adapter", "base")
+    loaded.save_adapter(tmp_path / "adapter", "https://host/base.tar.gz?signature=hidden")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "https://host/base.tar.gz"
     again = load_adapter(tmp_path / "adapter", loaded.folder, loaded.plan, torch.device("cpu"), exact=False)
     assert answer(again, loaded.tokenizer, asked, TOKENS) == expected
 

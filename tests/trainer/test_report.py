@@ -20,7 +20,7 @@ from strop_trainer.export.genai import export_onnx
 from strop_trainer.export.runners import AnswerRunner
 from strop_trainer.lengths import measure_lengths
 from strop_trainer.model_card import metric_rows
-from strop_trainer.plan import MethodPlan
+from strop_trainer.plan import DataFile, MethodPlan
 from strop_trainer.proof import ProofResult
 from strop_trainer.provenance import Statement
 from strop_trainer.report import library_versions, write_reports
@@ -349,3 +349,17 @@ def test_adapters_of_experts_are_not_judged(stage: Path, tmp_path: Path) -> None
     write_reports(stage, make_record(tmp_path / "metrics.jsonl"))
     assert "vLLM" not in (stage / "README.md").read_text()
     assert "vllm" not in yaml.safe_load((stage / "MLmodel").read_text())["flavors"]["peft"]
+
+
+def test_no_document_tells_what_an_address_is_signed_with(stage: Path, tmp_path: Path) -> None:
+    plan = make_plan(source="https://host.example/m.tar.gz?signature=hidden")
+    train = [DataFile(source="https://host.example/rows.jsonl?signature=hidden", sha256="a" * 64)]
+    dataset = plan.training.dataset.model_copy(update={"train": train, "validation": train})
+    plan = plan.model_copy(update={"training": plan.training.model_copy(update={"dataset": dataset})})
+    write_reports(stage, make_record(tmp_path / "metrics.jsonl", plan=plan))
+    texts = {path.name: path.read_text() for path in stage.iterdir() if path.is_file()}
+    assert [name for name, text in texts.items() if "hidden" in text] == []
+    for name in ("training.json", "provenance.json", "README.md", "report.html"):
+        assert "https://host.example/m.tar.gz" in texts[name]
+    assert "https://host.example/rows.jsonl" in texts["dataset.json"]
+    assert json.loads(texts["training.json"])["planDigest"] == plan.digest

@@ -78,6 +78,30 @@ def test_a_path_never_leaves_its_claim(settings: Settings, path: str) -> None:
     assert "claim data" in error.message
 
 
+def test_a_folder_of_rows_does_not_leave_its_claim_by_a_link(settings: Settings) -> None:
+    rows = settings.volumes / "data" / "rows"
+    rows.mkdir()
+    (settings.volumes / "secret.jsonl").write_text("{}\n")
+    (settings.volumes / "data" / "other").write_text("{}\n")
+    (rows / "a.jsonl").symlink_to("../other")
+    (found,) = sources.fetch_files(DataFile(source="pvc://data/rows/"), settings)
+    assert (found.name, found.path.read_text()) == ("pvc://data/rows/a.jsonl", "{}\n")
+    (rows / "b.jsonl").symlink_to(settings.volumes / "secret.jsonl")
+    error = failing(settings, "pvc://data/rows")
+    assert error.exit_code is ExitCode.BAD_CONFIGURATION
+    assert "pvc://data/rows/b.jsonl: the path leads out of claim data by a link" in error.message
+
+
+@pytest.mark.parametrize("path", ["/{secret}", "a//{secret}", "a/", "../x", "a/..", "/"])
+def test_a_path_never_leaves_its_dataset(settings: Settings, path: str) -> None:
+    (settings.work / "secret.jsonl").write_text("{}\n")
+    source = "hf://datasets/a/b/" + path.format(secret=settings.work / "secret.jsonl")
+    with pytest.raises(TrainerError) as caught:  # the commit is pinned: the hub is not asked for one
+        sources.fetch_files(DataFile(source=source, revision="a" * 40), settings)
+    assert caught.value.exit_code is ExitCode.BAD_CONFIGURATION
+    assert f"dataset {source}: expected hf://datasets/owner/name/path" in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["..", "a/b", "UP", "", "."])
 def test_a_claim_has_a_name(settings: Settings, name: str) -> None:
     assert failing(settings, f"pvc://{name}").exit_code in {ExitCode.BAD_CONFIGURATION, ExitCode.MISSING_INPUT}

@@ -275,3 +275,7 @@ def test_validate_data_says_what_it_did_not_check(strop: Strop, tmp_path: Path) 
     answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
     assert answer.code == 0
     assert "rows not checked: hf://datasets/owner/name/rows.jsonl" in answer.out
+    signed = {"source": "https://host/rows.jsonl?signature=hidden", "sha256": "a" * 64}
+    file = job_file(tmp_path, dataset__train=[signed])
+    answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
+    assert "rows not checked: https://host/rows.jsonl would have to be fetched" in answer.out

@@ -320,6 +320,9 @@ def test_a_revision_is_kept_and_a_metric_may_have_one_side() -> None:
     manifest = build_model_version(plan, OWNER, fetched, "x", "2026-01-01T00:05:00Z")
     assert manifest["spec"]["baseModel"]["revision"] == "f" * 40
     assert manifest["spec"]["metrics"] == [{"name": "rouge", "tuned": 0.5}]
+    signed = {"source": "https://host/m.tar.gz?signature=hidden", "sha256": "a" * 64}
+    manifest = build_model_version(make_plan({"model": signed}), OWNER, published, "x", "2026-01-01T00:05:00Z")
+    assert manifest["spec"]["baseModel"]["source"] == "https://host/m.tar.gz"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,10 @@ def problems(**fields: Any) -> list[str]:
             {"dataset__train": [{"source": "pvc://a/../../b"}]},
             "spec.dataset.train[0].source: must not climb out of its folder",
         ),
+        (
+            {"dataset__train": [{"source": "hf://datasets/a/b//etc/x", "revision": "a" * 40}]},
+            "spec.dataset.train[0].source: must have no empty part in its path",
+        ),
         ({"training": {"preferenceBeta": 0.1}}, "spec.training.preferenceBeta: only for task preference"),
         ({"training__scheduler": "sine"}, "spec.training.scheduler: found 'sine', allowed: linear, cosine, constant"),
     ],

@@ -90,6 +90,7 @@ class TrainingDocument(PlanModel):
     created_at: str
     plan_digest: Digest
     plan: TrainingPlan
+    """As it ran, but for what its addresses were signed with, which the digest covers and nobody is told."""
     resolved: list[Resolution]
     base_model: BaseModelDocument
     trainable_parameters: int

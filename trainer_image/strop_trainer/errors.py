@@ -18,6 +18,9 @@ REASONS: dict[ExitCode, str] = {
     ExitCode.BAD_CONFIGURATION: "BadConfiguration",
 }
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a volume that has no room."""
+
 
 class TrainerError(Exception):
     """A job that cannot go on, in words for the person who wrote it.
@@ -62,6 +65,14 @@ def bad_configuration(message: str) -> TrainerError:
     return TrainerError(ExitCode.BAD_CONFIGURATION, message)
 
 
+def broken_work_volume(error: OSError) -> TrainerError:
+    """Return the error of a work volume that takes no more: full, or it cannot be written."""
+    what = error.filename or error.strerror or str(error)
+    if error.errno in FULL:
+        return bad_configuration(f"the work volume is full ({what}): a larger one is needed")
+    return bad_configuration(f"the work volume cannot be written ({what})")
+
+
 def explain(error: BaseException) -> TrainerError:
     """Turn any error into one for a person; what is not understood is internal (exit 70, worth another attempt)."""
     if isinstance(error, TrainerError):
@@ -72,6 +83,6 @@ def explain(error: BaseException) -> TrainerError:
             "out of memory: a smaller training.microBatchSize or maxLength, gradient checkpointing, "
             f"or a pool with more memory is needed ({text or 'MemoryError'})"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return bad_configuration(f"the work volume is full ({error.filename or text}): a larger one is needed")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return broken_work_volume(error)
     return TrainerError(ExitCode.INTERNAL, f"unexpected {type(error).__name__}: {text or 'no message'}")

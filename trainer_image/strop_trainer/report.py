@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from strop_trainer.addresses import published
 from strop_trainer.capacity import capacity_note
 from strop_trainer.curves import loss_curves
 from strop_trainer.documents import (
@@ -58,6 +60,7 @@ def write_reports(stage: Path, record: RunRecord) -> None:
         stage: folder of the version, in which the models (`onnx/`, `adapter/`, …) are already.
         record: the run.
     """
+    record = replace(record, plan=published(record.plan))
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     folders = sorted(path.name for path in stage.iterdir() if path.is_dir())
     models = [

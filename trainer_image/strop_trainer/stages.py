@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from strop_trainer import evaluation, registry, sources
+from strop_trainer.addresses import shown
 from strop_trainer.context import muted, say
 from strop_trainer.device import CPU, prepare_device, release
 from strop_trainer.device import peak_bytes as device_peak_bytes
@@ -104,7 +105,7 @@ def fetch_model(run: Run) -> None:
     training = run.plan.training
     path = sources.fetch_model(training.model, run.settings)
     run.model = check_model_folder(
-        path, training.model.source, chat=run.task.needs_chat_template and training.model.chat_template is None
+        path, shown(training.model.source), chat=run.task.needs_chat_template and training.model.chat_template is None
     )
     run.task = task_for(run.task, run.model)
     run.head = head_for(run.task)
@@ -117,7 +118,7 @@ def fetch_model(run: Run) -> None:
         run.settle(fitted.training)
         say(f"  note: {note}")
     if run.model.whole is not None:
-        path, size = cut(path, training.model.source, run.settings.fetched)
+        path, size = cut(path, shown(training.model.source), run.settings.fetched)
         run.model = replace(run.model, path=path, weight_bytes=size)
         say("  note: this model reads images beside text; its text part is trained, which reads text alone")
     say(f"  model: {run.model.architecture}, {run.model.weight_bytes / 1e6:,.0f} MB of weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -30,6 +31,10 @@ def _has_dots(source: str) -> bool:
     return "/../" in source or source.endswith("/..")
 
 
+# A path that begins with a slash is one from the root of the machine; a claim's folder may end with one.
+_EMPTY_PART = "^(hf|pvc)://.*//|^hf://.*/$"
+
+
 HTTPS_NEEDS_HASH = Rule(
     "!self.source.startsWith('https://') || has(self.sha256)",
     "an https:// source needs its hash, so that what is trained on is what was meant",
@@ -50,6 +55,12 @@ NO_DOTS = Rule(
     ".source",
     check=lambda self: not _has_dots(self.source),
 )
+NO_EMPTY_PART = Rule(
+    f"!self.source.matches('{_EMPTY_PART}')",
+    "must have no empty part in its path, as by '//'",
+    ".source",
+    check=lambda self: re.search(_EMPTY_PART, self.source) is None,
+)
 REVISION_IS_HF = Rule(
     "!has(self.revision) || self.source.startsWith('hf://')",
     "only an hf:// source has revisions",
@@ -63,7 +74,7 @@ REVISION_NO_DOTS = Rule(
     ".revision",
     check=lambda self: self.revision is None or ".." not in self.revision,
 )
-_SOURCE_RULES = (HTTPS_NEEDS_HASH, HASH_IS_HTTPS, NO_DOTS, REVISION_IS_HF, REVISION_NO_DOTS)
+_SOURCE_RULES = (HTTPS_NEEDS_HASH, HASH_IS_HTTPS, NO_DOTS, NO_EMPTY_PART, REVISION_IS_HF, REVISION_NO_DOTS)
 
 
 class ModelSpec(ApiModel):

@@ -10,6 +10,7 @@ from strop.api.finetunejob import ModelSpec
 from strop.cli.errors import CliError
 from strop.cli.workspace import Workspace
 from strop.planning.presets import model_facts
+from strop_trainer.addresses import shown
 from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError
 from strop_trainer.model_checks import check_model, fit_length, lacks_onnx
@@ -50,7 +51,7 @@ def check_inputs(plan: Plan, workspace: Workspace) -> str:
 def _check_rows(plan: Plan, settings: Settings) -> str:
     training = plan.training
     dataset = training.dataset
-    remote = [file.source for file in (*dataset.train, *dataset.validation) if not is_local(file.source)]
+    remote = [shown(file.source) for file in (*dataset.train, *dataset.validation) if not is_local(file.source)]
     if remote:
         return f"rows not checked: {', '.join(remote)} would have to be fetched"
     rows, note = _read(plan, settings)
@@ -93,7 +94,7 @@ def _read(plan: Plan, settings: Settings) -> tuple[Dataset, str]:
         return read(task), ""
     if task.name not in BY_MODEL or not model_facts(ModelSpec(source=source)).may_be_encoder:
         return read(task), ""
-    unknown = f"as {source} is not here to tell"
+    unknown = f"as {shown(source)} is not here to tell"
     try:
         marked, refused = read(ExtractiveQaTask()), ""
     except TrainerError as error:
@@ -137,9 +138,9 @@ def _check_model(plan: Plan, settings: Settings) -> str:
     if model.chat_template is not None and find_spec("jinja2"):
         check_template(model.chat_template)
     if not is_local(model.source):
-        return f"model not checked: {model.source} would have to be fetched"
+        return f"model not checked: {shown(model.source)} would have to be fetched"
     if model.source.endswith(_ARCHIVES):
-        return f"model not checked: {model.source} would have to be unpacked"
+        return f"model not checked: {shown(model.source)} would have to be unpacked"
     found = _model(plan, settings)
     task = task_for(task_named(plan.training.task), found)
     check_model(plan.training, task, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from strop.api import names
 from strop.desired.metadata import Manifest, Owner
+from strop_trainer.addresses import shown
 from strop_trainer.plan import Plan
 from strop_trainer.termination import PublishedVersion
 
@@ -54,7 +55,7 @@ def build_model_version(
             },
             "planDigest": published.plan_digest,
             "baseModel": {
-                "source": training.model.source,
+                "source": shown(training.model.source),
                 **({"revision": revision} if revision else {}),
                 "fingerprint": published.base_fingerprint,
             },

@@ -12,6 +12,9 @@ def _source_rules(path: str, https: str, hub: str, other: str) -> tuple[RuleCase
     def at(**fields: Any) -> dict[str, Any]:
         return {f"{path}.{name}": fields.get(name, ABSENT) for name in ("source", "revision", "sha256")}
 
+    # A model's hf:// source has no path.
+    paths = ("//etc/a", "/a//b", "/a/") if hub.startswith("hf://datasets/") else ()
+    empty = tuple(at(source=f"hf://datasets/owner/name{path}") for path in paths)
     return (
         RuleCase(
             "FineTuneJob",
@@ -36,6 +39,14 @@ def _source_rules(path: str, https: str, hub: str, other: str) -> tuple[RuleCase
             "must not climb out of its folder",
             (at(source=f"{other}/a..b"), at(source=f"{other}/..."), at(source=f"{other}/.b")),
             (at(source=f"{other}/../b"), at(source=f"{other}/.."), at(source="pvc://a/../b")),
+        ),
+        RuleCase(
+            "FineTuneJob",
+            path,
+            ".source",
+            "must have no empty part in its path",
+            (at(source=f"{other}/"), at(source=f"{https}//a//b", sha256=HASH)),
+            (at(source=f"{other}//b"), at(source="pvc://claim//etc/b"), at(source=f"{other}//"), *empty),
         ),
         RuleCase(
             "FineTuneJob",

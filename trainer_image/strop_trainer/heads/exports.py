@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strop_trainer import registry
+from strop_trainer.addresses import shown
 from strop_trainer.context import say
 from strop_trainer.plan import OnnxPrecision
 from strop_trainer.shared_bases import (
@@ -80,7 +81,7 @@ def publish_on_bases(run: Run, stage: Path) -> None:
     references = []
     for precision, folder in run.bases.items():
         draft = BaseManifest(
-            base_model=model.source,
+            base_model=shown(model.source),
             base_fingerprint=run.base_fingerprint,
             layers=layers,
             precision=precision,

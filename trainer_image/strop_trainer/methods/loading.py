@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.addresses import shown
 from strop_trainer.device import CPU
 from strop_trainer.errors import bad_configuration
 from strop_trainer.methods import ia3, prompts, quantized
@@ -80,7 +81,7 @@ class LoadedModel:
 
     def save_adapter(self, out: Path, base_name: str) -> None:
         """Save the adapter as a PEFT folder that fits the base model as it is."""
-        self.model.peft_config["default"].base_model_name_or_path = base_name
+        self.model.peft_config["default"].base_model_name_or_path = shown(base_name)
         if self.start:
             low_rank.save_change(self.model, self.start, out)
             return

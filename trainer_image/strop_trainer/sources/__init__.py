@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from strop_trainer.addresses import shown
 from strop_trainer.context import Settings
 from strop_trainer.errors import bad_configuration, missing_input
 from strop_trainer.plan import DataFile, ModelSource
@@ -78,15 +79,17 @@ def fetch_files(file: DataFile, settings: Settings) -> list[RowFile]:
         TrainerError: the source does not exist, does not answer, is refused or is of a format that is not read.
     """
     if is_local(file.source):
-        return _rows_in(file.source, local.find(file.source, settings))
+        return _rows_in(file.source, settings)
     if file.source.startswith("hf://"):
         path = hub.fetch_file(file.source, file.revision, settings.fetched, settings.commits)
     else:
         path = web.download(file.source, file.sha256, settings.fetched)
-    return [RowFile(file.source, _readable(file.source, path))]
+    name = shown(file.source)
+    return [RowFile(name, _readable(name, path))]
 
 
-def _rows_in(source: str, found: Path) -> list[RowFile]:
+def _rows_in(source: str, settings: Settings) -> list[RowFile]:
+    found = local.find(source, settings)
     if found.is_file():
         return [RowFile(source, found if source.startswith("configmap://") else _readable(source, found))]
     files = sorted(path for path in found.iterdir() if path.is_file() and path.suffix.lower() in ROW_FORMATS)
@@ -94,11 +97,12 @@ def _rows_in(source: str, found: Path) -> list[RowFile]:
     files = [path for path in files if path.suffix.lower() != ".txt"] or files
     if not files:
         raise missing_input(f"dataset {source}: the folder has no file of rows ({', '.join(ROW_FORMATS)})")
-    return [RowFile(f"{source.rstrip('/')}/{path.name}", path) for path in files]
+    names = [f"{source.rstrip('/')}/{path.name}" for path in files]
+    return [RowFile(name, local.find(name, settings)) for name in names]  # each may be a link out of the claim
 
 
 def _readable(source: str, path: Path) -> Path:
-    suffix = Path(source.split("?", 1)[0]).suffix.lower()
+    suffix = Path(source).suffix.lower()
     if suffix in OTHER_SUFFIXES:
         raise bad_configuration(
             f"dataset {source}: found a {suffix} file, expected JSON Lines, a JSON list, CSV, Parquet or plain text "

@@ -68,7 +68,8 @@ def fetch_file(source: str, revision: str | None, into: Path, kept: Path) -> Pat
         TrainerError: it does not exist, is refused, or the hub does not answer.
     """
     match = DATA.fullmatch(source)
-    if not match or ".." in Path(match["path"]).parts:
+    # `folder / "/x"` is `/x`: an empty part leaves the folder as `..` does.
+    if not match or not {"", ".."}.isdisjoint(match["path"].split("/")):
         raise bad_configuration(f"dataset {source}: expected hf://datasets/owner/name/path")
     commit = _commit("dataset", match["repo"], revision, kept, f"dataset {source}")
     folder = _folder(into, "data", f"hf://datasets/{match['repo']}", commit)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import re
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -13,11 +15,14 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from strop_trainer.addresses import shown
 from strop_trainer.context import say
 from strop_trainer.errors import (
+    FULL,
     TrainerError,
     bad_configuration,
     bad_data,
+    broken_work_volume,
     missing_input,
     no_permission,
     source_unavailable,
@@ -26,6 +31,8 @@ from strop_trainer.errors import (
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 60
 CHUNK = 1 << 20
+_DISK = FULL | {errno.EROFS, errno.EIO}
+"""Errors that no network has, but a write has, which names no file."""
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -42,7 +49,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme != "https":
             fp.close()
-            raise bad_configuration(f"{req.full_url}: redirected to {newurl}, which is not https")
+            raise bad_configuration(f"{shown(req.full_url)}: redirected to {shown(newurl)}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -58,29 +65,32 @@ def download(url: str, sha256: str | None, into: Path, *, pause: Callable[[float
     Raises:
         TrainerError: bad address, refused, not found, wrong hash, or no answer in several attempts.
     """
-    parts = urlsplit(url)
+    parts, where = urlsplit(url), shown(url)
     if parts.scheme != "https" or not parts.netloc:
-        raise bad_configuration(f"{url}: unknown kind of source, expected https://…")
+        raise bad_configuration(f"{where}: unknown kind of source, expected https://…")
     if not sha256:
-        raise bad_configuration(f"{url}: sha256 is required for an https:// source")
+        raise bad_configuration(f"{where}: sha256 is required for an https:// source")
     suffix = "".join(Path(parts.path).suffixes[-2:])
     name = sha256[:32] + (suffix if re.fullmatch(r"[.\w]{0,16}", suffix) else "")
     target, part = into / name, into / f".{name}.part"
     if target.is_file():
         return target
     into.mkdir(parents=True, exist_ok=True)
-    shown = parts._replace(query="", fragment="").geturl()
     wait = pause or threading.Event().wait
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _append_rest(url, part)
             break
         except urllib.error.HTTPError as error:
-            problem = _refused(shown, error)
+            problem = _refused(where, error)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-                raise  # the disk, not the network
-            problem = source_unavailable(f"{shown}: {getattr(error, 'reason', error) or type(error).__name__}")
+            # The numbers of errors of TLS are its own.
+            if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+                if error.errno in _DISK:
+                    raise broken_work_volume(error) from None
+                if error.errno is not None and error.filename is not None:
+                    raise  # the disk, not the network
+            problem = source_unavailable(f"{where}: {getattr(error, 'reason', error) or type(error).__name__}")
         if attempt == ATTEMPTS or problem.reason != "SourceUnavailable":
             raise problem
         say(f"  {problem.message}; attempt {attempt + 1} of {ATTEMPTS} in {2**attempt} s")
@@ -88,7 +98,7 @@ def download(url: str, sha256: str | None, into: Path, *, pause: Callable[[float
     found = _sha256(part)
     if found != sha256.lower():
         part.unlink()
-        raise bad_data(f"{shown}: sha256 is {found}, expected {sha256}")
+        raise bad_data(f"{where}: sha256 is {found}, expected {sha256}")
     part.rename(target)
     return target
 
@@ -114,15 +124,17 @@ def _append_rest(url: str, part: Path) -> None:
         # All of it was there already, or the file has changed: the hash decides.
 
 
-def _refused(shown: str, error: urllib.error.HTTPError) -> TrainerError:
+def _refused(where: str, error: urllib.error.HTTPError) -> TrainerError:
     error.close()
+    # What urllib says of a redirect that it does not follow has the address in it.
+    reason = str(error.reason).replace(error.filename, shown(error.filename))
     if error.code in {401, 403}:
-        return no_permission(f"{shown}: refused with {error.code} {error.reason}")
+        return no_permission(f"{where}: refused with {error.code} {reason}")
     if error.code in {404, 410}:
-        return missing_input(f"{shown}: {error.code} {error.reason}")
+        return missing_input(f"{where}: {error.code} {reason}")
     if error.code in {408, 425, 429} or error.code >= http.client.INTERNAL_SERVER_ERROR:
-        return source_unavailable(f"{shown}: {error.code} {error.reason}")
-    return bad_configuration(f"{shown}: {error.code} {error.reason}")
+        return source_unavailable(f"{where}: {error.code} {reason}")
+    return bad_configuration(f"{where}: {error.code} {reason}")
 
 
 def _sha256(path: Path) -> str:
