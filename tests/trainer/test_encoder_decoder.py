@@ -1,7 +1,5 @@
 """Models of encoder and decoder: rows as their tokens, trained, exported as two graphs, proven and published."""
 
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
@@ -22,6 +20,7 @@ from strop_trainer.sources.model_folder import check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.by_model import task_for
 from strop_trainer.tasks.encoder_decoder import EncoderDecoderTask, marian_source, t5_source
+from tests.support.card import run_card
 from tests.support.data import write_jsonl
 from tests.support.models import CHAT_TEMPLATE, tiny_encoder_decoder
 from tests.support.training import Surroundings, make_plan
@@ -72,15 +71,6 @@ def prepared(surroundings: Surroundings, plan: Plan) -> Run:
     for stage in (stages.check, stages.fetch, stages.prepare):
         stage(run)
     return run
-
-
-def run_card(version: Path, text: str) -> str:
-    """Run the code that the model card shows, with a text of one's own; return what it prints."""
-    (code,) = re.findall(r"```python\n(.*?)```", (version / "README.md").read_text(), re.DOTALL)
-    printed = io.StringIO()
-    with contextlib.chdir(version), contextlib.redirect_stdout(printed):
-        exec(compile(code.replace('"…"', repr(text)), "README.md", "exec"), {})  # noqa: S102 - our own card
-    return printed.getvalue().strip()
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {

@@ -180,7 +180,7 @@ def test_an_adapter_on_four_bits_or_of_few_numbers_is_learnt_beside_a_whole_head
         plan_for(
             task,
             method={"type": method, "lora": LORA if method == "qlora" else None},
-            hyperparameters={"precision": precision, "learning_rate": 1e-2},
+            hyperparameters={"precision": precision, "learning_rate": 3e-2 if method == "ia3" else 1e-2},
             artifact={"onnx": ["fp32"]},
             # A head for labels generates nothing: its metrics can be bounded all the same.
             evaluation={"minimum": {metric: 0.01}, "generate_rows": 0},

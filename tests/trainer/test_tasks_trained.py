@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.card import run_card
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan
 
@@ -42,7 +43,7 @@ def rows_of(task: str) -> list[dict[str, Any]]:
 def test_a_task_is_trained_and_measured(tmp_path: Path, task: str, metrics: set[str]) -> None:
     surroundings = Surroundings(tmp_path)
     (surroundings.volumes / "data" / "rows.json").write_text(json.dumps(rows_of(task)))
-    onnx = ["fp32"] if task == "translation" else []
+    onnx = ["fp32"] if task in PLAIN else []
     plan = make_plan(
         task=task,
         dataset={"train": [{"source": "pvc://data/rows.json"}], "validation": []},
@@ -63,4 +64,7 @@ def test_a_task_is_trained_and_measured(tmp_path: Path, task: str, metrics: set[
     version = surroundings.registry / "tuned" / "1"
     if onnx:
         assert [proof.passed for proof in found.proofs] == [True]
-        assert "### Response:" in (version / "onnx" / "chat_template.jinja").read_text()
+        template = version / "onnx" / "chat_template.jinja"
+        assert template.exists() == (task == "translation")
+        assert not template.exists() or "### Response:" in template.read_text()
+        run_card(version, "The quick brown")

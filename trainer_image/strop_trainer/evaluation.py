@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,10 @@ from strop_trainer.plan import EvaluationPlan
 from strop_trainer.tasks.base import Question
 
 ANSWER_ROWS = 16
-"""Rows that are answered in one batch."""
+"""Rows that are answered in one batch, at most."""
+ANSWER_TOKENS = 4096
+"""Tokens of a batch's prompts and answers, at most, but for a single row: keys and values of all are held, and they are
+to stay below what training needs beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,25 @@ def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
     }
 
 
+def answer_batches(order: Sequence[int], lengths: Sequence[int], max_new_tokens: int) -> Iterator[list[int]]:
+    """Yield the rows that are answered together.
+
+    Args:
+        order: of the rows, the shortest first.
+        lengths: of each row's prompt, in tokens.
+        max_new_tokens: length of an answer at most.
+    """
+    chosen: list[int] = []
+    for row in order:
+        tokens = (len(chosen) + 1) * (lengths[row] + max_new_tokens)
+        if chosen and (len(chosen) == ANSWER_ROWS or tokens > ANSWER_TOKENS):
+            yield chosen
+            chosen = []
+        chosen.append(row)
+    if chosen:
+        yield chosen
+
+
 def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int) -> list[str]:
     """Return the model's greedy answers, in the order of the questions. The model's attention must take a mask.
 
@@ -72,8 +94,7 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_to
     # Questions of like length go together: less padding.
     order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt_ids))
     answers: dict[int, str] = {}
-    for start in range(0, len(order), ANSWER_ROWS):
-        chosen = order[start : start + ANSWER_ROWS]
+    for chosen in answer_batches(order, [len(question.prompt_ids) for question in questions], max_new_tokens):
         longest = max(len(questions[index].prompt_ids) for index in chosen)
         ids = torch.full((len(chosen), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)

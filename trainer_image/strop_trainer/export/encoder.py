@@ -15,6 +15,8 @@ from strop_trainer.plan import OnnxPrecision
 from strop_trainer.tasks.labelled import LabelledExample, Outputs
 
 FILE: Final = "model.onnx"
+EXTERNAL_BYTES: Final = 2**30
+"""Weights of more lie in a file of their own, beside the graph, which may not have 2 GiB."""
 PRECISIONS: Final[tuple[OnnxPrecision, ...]] = ("fp32", "int8")
 
 
@@ -148,7 +150,7 @@ def write_graph(
         dynamic_shapes={"values": tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in inputs)},
         verbose=False,
     )
-    program.save(str(file), external_data=sum(p.numel() for p in model.parameters()) * 4 > 2**30)
+    program.save(str(file), external_data=sum(p.numel() for p in model.parameters()) * 4 > EXTERNAL_BYTES)
 
 
 def quantize(file: Path) -> None:
@@ -158,11 +160,15 @@ def quantize(file: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 
-    exact = file.with_name("exact.onnx")
+    exact, data = file.with_name("exact.onnx"), file.with_name(f"{file.name}.data")
     file.rename(exact)
+    # The weights in 8 bits get a file of the same name.
+    made = file.parent / "quantized" / file.name
+    made.parent.mkdir()
     quantize_dynamic(
         exact,
-        file,
+        made,
+        use_external_data_format=data.exists(),
         per_channel=True,
         reduce_range=True,
         weight_type=QuantType.QInt8,
@@ -170,7 +176,10 @@ def quantize(file: Path) -> None:
         extra_options={"MatMulConstBOnly": True},
     )
     exact.unlink()
-    file.with_name(f"{file.name}.data").unlink(missing_ok=True)  # weights of the exact one
+    data.unlink(missing_ok=True)
+    for new in made.parent.iterdir():
+        new.rename(file.with_name(new.name))
+    made.parent.rmdir()
 
 
 def run_torch(

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from strop_trainer.encoder_decoders import precisions_of
-from strop_trainer.evaluation import ANSWER_ROWS
+from strop_trainer.evaluation import answer_batches
 from strop_trainer.heads.causal import CausalHead, speed_up_adapters
 from strop_trainer.heads.exports import export_each
 from strop_trainer.tasks.base import Example
@@ -60,18 +60,19 @@ class EncoderDecoderHead(CausalHead):
         training = base.training
         base.eval()
         ends, found = end_tokens(base, tokenizer), dict[int, str]()
+        lengths = [len(question.prompt_ids) for question in asked]
+        max_new_tokens = run.plan.training.evaluation.max_new_tokens
         # Questions that begin alike and are of like length go together.
         order = sorted(range(len(asked)), key=lambda at: (asked[at].given, len(asked[at].prompt_ids)))
         for given, group in groupby(order, lambda at: asked[at].given):
-            same = list(group)
-            for chosen in (same[start : start + ANSWER_ROWS] for start in range(0, len(same), ANSWER_ROWS)):
+            for chosen in answer_batches(list(group), lengths, max_new_tokens):
                 sources = [Example(asked[at].prompt_ids, [False] * len(asked[at].prompt_ids)) for at in chosen]
                 output = generate(
                     base,
                     pad(sources, tokenizer.pad_token_id).to(base.device).inputs,
                     given=given,
                     ends=ends,
-                    max_new_tokens=run.plan.training.evaluation.max_new_tokens,
+                    max_new_tokens=max_new_tokens,
                     pad_id=tokenizer.pad_token_id,
                 )
                 for at, row in zip(chosen, output.sequences[:, len(given) :].tolist(), strict=True):
