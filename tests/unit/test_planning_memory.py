@@ -300,13 +300,53 @@ def test_an_8b_model_needs_less_of_an_accelerator_with_qlora_and_far_more_in_ful
     assert estimate(source, accelerator=True, method__type="full").total > 8 * 16 * 10**9
 
 
-def test_the_work_volume_holds_the_export_the_checkpoints_and_a_model_fetched() -> None:
+def test_the_work_volume_holds_the_checkpoints_and_a_model_fetched() -> None:
     shape, training = smollm(method__type="full", checkpoint__keep=2)
+    one = smollm(method__type="full", checkpoint__keep=1)[1]
     kept = work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=False)
-    assert kept == 2 * GIB + (2 * 4 + 3 * 12) * SMOLLM_PARAMETERS
+    assert kept == work_volume_bytes(shape, SMOLLM_PARAMETERS, one, downloads=False) + 12 * SMOLLM_PARAMETERS
     assert work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=True) == kept + 4 * SMOLLM_PARAMETERS
     cut = work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=True, cut=True)
     assert cut == kept + 8 * SMOLLM_PARAMETERS, "the text part is written beside the model that was fetched"
+
+
+@pytest.mark.parametrize(
+    ("model", "needed"),
+    [
+        ("Llama-3.1-8B", 72.0),
+        ("Llama-3.2-3B", 31.4),
+        ("Qwen3-8B", 73.8),
+        ("Qwen2.5-14B", 131.7),
+        ("SmolLM2-1.7B", 16.0),
+    ],
+)
+def test_the_work_volume_of_a_model_on_a_claim_holds_it_merged_and_in_both_precisions(
+    model: str, needed: float
+) -> None:
+    # GB by the builder's graphs: embedding and head apart, int4 beside fp32, checkpoints.
+    facts, training = training_of(f"pvc://models/{model}")
+    assert facts.shape
+    assert facts.parameters
+    found = work_volume_bytes(facts.shape, facts.parameters, training, downloads=False) / 1e9
+    assert needed <= found <= 1.05 * needed + 2.5
+
+
+def volume(**fields: Any) -> int:
+    shape, training = smollm(checkpoint__keep=1, **fields)
+    return work_volume_bytes(shape, SMOLLM_PARAMETERS, training, downloads=False)
+
+
+def test_the_work_volume_holds_a_graph_of_each_precision_and_form() -> None:
+    embedding = 49152 * 576
+    fp32, int4 = 4 * (SMOLLM_PARAMETERS + embedding), 4 * embedding + round(0.63 * SMOLLM_PARAMETERS)
+    none = volume(output__onnx__enabled=False)
+    both = {"output__onnx__precisions": ["fp32", "int4"]}
+    assert none + fp32 == volume(output__onnx__precisions=["fp32"])
+    assert none + int4 == volume(output__onnx__precisions=["int4"])
+    assert none + fp32 + int4 == volume(**both) == volume(**both, output__onnx__form="adapter")
+    assert none + 2 * (fp32 + int4) == volume(**both, output__onnx__form="both")
+    eighths = volume(output__onnx__precisions=["int8"]) - none
+    assert eighths == fp32 + 4 * embedding + round(1.2 * SMOLLM_PARAMETERS), "the fp32 graph is there until it is done"
 
 
 @pytest.mark.parametrize(

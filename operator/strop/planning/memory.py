@@ -11,13 +11,24 @@ from typing import Final
 from strop.planning.preference import sequences_of
 from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
-from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, ZERO_BUCKET, MemoryEstimate, Precision, Task, TrainingPlan
+from strop_trainer.plan import (
+    CPU_PASS_TOKENS,
+    LABEL_TASKS,
+    ZERO_BUCKET,
+    MemoryEstimate,
+    OnnxPrecision,
+    Precision,
+    Task,
+    TrainingPlan,
+)
 
 BYTES: Final[dict[Precision, int]] = {"auto": 2, "fp32": 4, "bf16": 2, "fp16": 2}
 """Of a number; auto is planned as bf16, and is fp32 only where there is room."""
 FP32: Final = BYTES["fp32"]
 NF4_BYTES: Final = 0.52
 """A weight in 4 bits, and its share of a block's scale, itself of 8 bits (Dettmers et al. 2023, §3): 0.516."""
+_QUANTIZED_BYTES: Final[dict[OnnxPrecision, float]] = {"int8": 1.2, "int4": 0.63}
+"""A weight of an ONNX graph, and its share of a block's scale and zero point: int4 has an fp32 scale a block of 32."""
 RUNTIME_BYTES: Final = GIB
 """Python, torch, transformers and their buffers in a process without a model: 0.9 GiB seen, and slack."""
 LAUNCHER_BYTES: Final = GIB // 2
@@ -310,17 +321,42 @@ def kept_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
 def work_volume_bytes(
     shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool, cut: bool = False
 ) -> int:
-    """Return the size of the work volume: the merged fp32 weights, their export, checkpoints, and a model fetched.
+    """Return the size of the work volume: the merged fp32 weights, their exports, checkpoints, and a model unpacked.
 
     With `cut`, the text part of a model that reads images is written there as well.
 
     A base graph is as large as the export of the merged model. A checkpoint holds what is trained and its two moments;
     one more than are kept is there while it is written.
     """
-    fp32 = parameters * FP32
+    artifact, fp32 = training.artifact, parameters * FP32
     checkpoint = trained_parameters(shape, parameters, training) * (FP32 + _ADAM_BYTES)
-    copies = 3 if training.artifact.onnx_form == "both" else 2
-    return copies * fp32 + (downloads + cut) * fp32 + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+    # Which of the two lists holds, the model's folder tells.
+    lists = (artifact.onnx, artifact.onnx_encoder or [])
+    graphs = max(sum(graph_bytes(shape, parameters, training, each) for each in precisions) for precisions in lists)
+    forms = 2 if artifact.onnx_form == "both" else 1
+    copies = 1 + downloads + cut
+    return copies * fp32 + forms * graphs + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+
+
+def graph_bytes(shape: Shape, parameters: int, training: TrainingPlan, precision: OnnxPrecision) -> int:
+    """Return what an ONNX graph takes on the work volume, its fp32 form included where it is quantized from that.
+
+    Quantized are the matrices of linear layers and the head; the embedding stays in fp32, and a head that shares it is
+    written apart. Only onnxruntime's dynamic quantization, which makes int8 of encoders, has the fp32 graph on disk;
+    all int8 is counted so.
+    """
+    embedding = shape.vocabulary * shape.hidden
+    apart = _head_apart(shape, training)
+    fp32 = FP32 * (parameters + apart)
+    if precision == "fp32":
+        return fp32
+    quantized = FP32 * embedding + round(_QUANTIZED_BYTES[precision] * max(0, parameters + apart - embedding))
+    return quantized + (fp32 if precision == "int8" else 0)
+
+
+def _head_apart(shape: Shape, training: TrainingPlan) -> int:
+    """Return the weights that a graph has more than the model: a head that shares the embedding's is there twice."""
+    return shape.vocabulary * shape.hidden if shape.tied and training.task not in LABEL_TASKS else 0
 
 
 def _embeddings(shape: Shape) -> int:

@@ -344,10 +344,11 @@ def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, training: TrainingPla
     given = spec.checkpoint.size if spec.checkpoint else None
     if facts.shape is None or facts.parameters is None:
         return chooser.choose("checkpoint.size", given, _UNKNOWN_WORK_VOLUME, "the size of the model is not known")
-    downloads = not spec.model.source.startswith("pvc://")
+    # An archive on a claim is unpacked on the work volume.
+    downloads = not spec.model.source.startswith("pvc://") or spec.model.source.endswith((".tar.gz", ".tgz"))
     needed = work_volume_bytes(facts.shape, facts.parameters, training, downloads=downloads, cut=facts.images)
     size = memory_quantity(needed, step=GIB)
-    return chooser.choose("checkpoint.size", given, size, "the model in fp32 while it is exported, and checkpoints")
+    return chooser.choose("checkpoint.size", given, size, "the merged model in fp32, its exports, and checkpoints")
 
 
 def _output(job: Job, settings: PlanSettings, chooser: Chooser) -> OutputPlacement:
