@@ -263,8 +263,10 @@ def test_the_logits_are_in_the_activations() -> None:
 
 def test_on_a_cpu_the_pod_also_holds_the_export() -> None:
     facts, training = training_of("hf://Qwen/Qwen3-8B")
+    assert facts.shape
     assert facts.parameters
-    assert estimate("hf://Qwen/Qwen3-8B").total >= export_bytes(facts.parameters, training) == 8 * facts.parameters
+    export = export_bytes(facts.shape, facts.parameters, training)
+    assert estimate("hf://Qwen/Qwen3-8B").total >= export == 8 * facts.parameters
 
 
 @pytest.mark.parametrize(
@@ -283,9 +285,43 @@ def test_on_a_cpu_the_pod_also_holds_the_export() -> None:
 def test_where_nothing_is_merged_the_base_model_is_loaded_twice_as_it_is(
     fields: dict[str, Any], bytes_each: int
 ) -> None:
-    _, training = smollm(**fields)
-    assert export_bytes(10**9, training) == bytes_each * 10**9
-    assert host_bytes(10**9, training) == bytes_each * 10**9 + GIB
+    shape, training = smollm(**fields)
+    assert export_bytes(shape, 10**9, training) == bytes_each * 10**9
+    assert host_bytes(shape, 10**9, training) == bytes_each * 10**9 + GIB
+
+
+@pytest.mark.parametrize(
+    ("source", "length", "seen"),
+    [
+        ("hf://google/gemma-3-270m-it", 1024, 4.6),
+        ("hf://google/gemma-3-270m-it", 8192, 11.6),
+        ("hf://Qwen/Qwen2.5-0.5B-Instruct", 4096, 6.7),
+        ("hf://google/gemma-3-1b-it", 4096, 10.8),
+    ],
+)
+def test_beside_an_accelerator_the_pod_also_holds_the_logits_of_the_proof(
+    source: str, length: int, seen: float
+) -> None:
+    # GiB: runtime, fp32 graph with embedding and head apart, logits of the longest row, and those kept of both sides.
+    facts, training = training_of(source, task="summarization", training__maxLength=length)
+    found = needs_of(ResourcesSpec(), facts, training)
+    assert found.host is not None
+    assert found.pod is not None
+    assert 0.98 * seen <= found.host / GIB <= 1.05 * seen
+    assert found.pod >= found.host
+
+
+def test_short_rows_keep_few_logits_of_the_proof() -> None:
+    shape, training = smollm(training__maxLength=128)
+    small = export_bytes(shape, 10**6, training)
+    embedding, row = 4 * 49152 * 576, 4 * 49152 * 128
+    assert small == 4 * 10**6 + embedding + row + 2 * 8 * row, "eight rows, of both sides"
+    assert export_bytes(shape, SMOLLM_PARAMETERS, training) < 1.01 * 8 * SMOLLM_PARAMETERS, "the export takes as much"
+
+
+def test_what_gives_labels_has_few_logits() -> None:
+    shape, training = smollm(task="text-classification", training__maxLength=8192)
+    assert export_bytes(shape, 10**6, training) == 8 * 10**6
 
 
 def test_an_8b_model_with_lora_fits_a_24_gib_accelerator_and_a_70b_model_does_not() -> None:

@@ -14,6 +14,7 @@ from strop.planning.quantities import GIB
 from strop_trainer.plan import (
     CPU_PASS_TOKENS,
     LABEL_TASKS,
+    PROOF_LOGITS_BYTES,
     ZERO_BUCKET,
     MemoryEstimate,
     OnnxPrecision,
@@ -190,12 +191,12 @@ def activation_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool)
     )
 
 
-def export_bytes(parameters: int, training: TrainingPlan) -> int:
+def export_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
     """Return the host memory that export and proof need beside the runtime.
 
-    The adapter is merged into fp32 weights, and the ONNX builder holds a second copy while it writes; the proof runs
-    the fp32 export beside PyTorch: two copies at a time. Where nothing is merged, the adapter is tried on a second copy
-    of the base model.
+    The adapter is merged into fp32 weights, and the ONNX builder holds a second copy while it writes. The proof runs
+    PyTorch and then the export, and needs more than that of a small model with a large vocabulary (`proof_bytes`).
+    Where nothing is merged, the adapter is tried on a second copy of the base model.
 
     An adapter that was trained on other weights than the published ones is merged in any case, to be measured on those.
     Where nothing is written of that, it is one copy in fp32 and half of one while it is loaded and merged, 5.8 bytes a
@@ -206,7 +207,23 @@ def export_bytes(parameters: int, training: TrainingPlan) -> int:
     written = method.type == "full" or artifact.onnx or artifact.merged
     if moved and not written and sequences_of(training.task) == 1:
         return FP32 * parameters * 3 // 2
-    return 2 * parameters * (FP32 if written or moved else BYTES[training.hyperparameters.precision])
+    copies = 2 * parameters * (FP32 if written or moved else BYTES[training.hyperparameters.precision])
+    return max(copies, proof_bytes(shape, parameters, training)) if artifact.onnx else copies
+
+
+def proof_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
+    """Return what the proof of a model that answers in words needs beside the runtime; of others its fp32 graph.
+
+    ONNX Runtime has the fp32 weights once, the head apart from the embedding, and puts out fp32 logits of each position
+    of a row, (1, maxLength, vocabulary); of all rows, the last positions' are kept, of both sides. A graph of 504 MiB
+    took 512 MiB when loaded, and 218 more with 192 MiB of logits.
+    """
+    graph = FP32 * (parameters + _head_apart(shape, training))
+    if training.task in LABEL_TASKS:
+        return graph
+    row = FP32 * training.hyperparameters.max_length * shape.vocabulary
+    kept = min(PROOF_LOGITS_BYTES, training.artifact.proof.rows * row)
+    return graph + row + 2 * kept
 
 
 def estimate_memory(
@@ -229,7 +246,7 @@ def estimate_memory(
         holes = FP32 * parameters if training.method.type == "qlora" else 0
         peak = max(in_use + round(layers * (HEAP_FRAGMENTATION - 1)) + holes, loading)
         if training.distributed.world_size == 1:
-            peak = max(peak, export_bytes(parameters, training))
+            peak = max(peak, export_bytes(shape, parameters, training))
         overhead = RUNTIME_BYTES + peak - in_use
     return MemoryEstimate(
         weights=weights,
@@ -272,32 +289,34 @@ def _dealt_out(trained: int, weights: int, training: TrainingPlan, *, accelerato
     return weights, gradients + buffers, optimizer, loading
 
 
-def pod_bytes(rank: MemoryEstimate, parameters: int, training: TrainingPlan) -> int:
+def pod_bytes(rank: MemoryEstimate, shape: Shape, parameters: int, training: TrainingPlan) -> int:
     """Return the memory of a pod that trains on CPUs: that of its ranks and of what starts them.
 
     Export has the pod for itself: it is the first rank's, when the others have gone.
 
     Args:
         rank: estimate of one on a CPU.
+        shape: of the model.
         parameters: of the model.
         training: what is computed.
     """
     ranks = training.distributed.world_size
     if ranks == 1:
         return rank.total
-    return LAUNCHER_BYTES + max(ranks * rank.total, RUNTIME_BYTES + export_bytes(parameters, training))
+    return LAUNCHER_BYTES + max(ranks * rank.total, RUNTIME_BYTES + export_bytes(shape, parameters, training))
 
 
-def host_bytes(parameters: int, training: TrainingPlan, *, kept: int = 0) -> int:
+def host_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, kept: int = 0) -> int:
     """Return the memory of a pod that trains on accelerators: its ranks load the weights, and it exports on the CPU.
 
     Args:
+        shape: of the model.
         parameters: of the model.
         training: what is computed.
         kept: bytes that a rank has there besides the runtime.
     """
     ranks = training.distributed.world_size
-    alone = RUNTIME_BYTES + export_bytes(parameters, training)
+    alone = RUNTIME_BYTES + export_bytes(shape, parameters, training)
     together = ranks * (RUNTIME_BYTES + kept)
     return max(alone, together) + (LAUNCHER_BYTES if ranks > 1 else 0)
 

@@ -302,18 +302,18 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
         for accelerator in (False, True)
     )
     kept = kept_bytes(facts.shape, facts.parameters, training)
-    host = host_bytes(facts.parameters, training, kept=kept)
+    host = host_bytes(facts.shape, facts.parameters, training, kept=kept)
     bare = training.model_copy(update={"artifact": ArtifactPlan(onnx=[])})
     pod_fp32 = None
     if training.hyperparameters.precision == "auto":
         exact = with_precision(training, "fp32")
         rank = estimate_memory(facts.shape, facts.parameters, exact, accelerator=False, basis=facts.basis)
-        pod_fp32 = pod_bytes(rank, facts.parameters, exact)
-    unexported = host_bytes(facts.parameters, bare, kept=kept)
+        pod_fp32 = pod_bytes(rank, facts.shape, facts.parameters, exact)
+    unexported = host_bytes(facts.shape, facts.parameters, bare, kept=kept)
     return Needs(
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
-        pod=pod_bytes(on_cpu, facts.parameters, training),
+        pod=pod_bytes(on_cpu, facts.shape, facts.parameters, training),
         pod_fp32=pod_fp32,
         host=host,
         given=given,
