@@ -14,7 +14,10 @@ from strop.api.finetunejob import ModelSpec
 
 Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "t5", "bart", "unknown"]
 
-_SIZE_IN_NAME: Final = re.compile(r"(?:^|[-_.])(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+_SIZE_IN_NAME: Final = re.compile(r"(?<![^-_.])(?<!\d\.)(?:(\d{1,3})[xX])?(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+"""A size, or experts times a size: `7B`, `8x7B`. No end of a number such as `7B` in `A2.7B`, which is active alone."""
+_EXPERTS_IN_NAME: Final = re.compile(r"(?<![^-_.])\d{1,3}[eE](?=$|[-_.])")
+"""As in `17B-16E`: the size beside it is of what is active."""
 _FAMILIES: Final[tuple[tuple[str, Family], ...]] = (
     (r"qwen|qwq", "qwen"),
     (r"llama|smollm", "llama"),
@@ -188,7 +191,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     """Return what is known of a job's base model.
 
     A preset is found by the repository of an hf:// source, else by the last element of the path (a folder named as the
-    repository). Without one, `model.parameters` or a size in the name (`…-7B-…`) gives a typical shape of that size.
+    repository). Without one, `model.parameters` or the largest size in the name (`…-7B-…`) gives a typical shape of it.
     """
     name, repository = _last_element(model.source), _repository(model)
     preset = _BY_REPOSITORY.get(repository) if repository else _BY_FOLDER.get(name.lower())
@@ -209,10 +212,9 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     if model.parameters is not None:
         basis = f"a typical model of model.parameters, {model.parameters}"
         return _of_size(parse_parameters(model.parameters), basis, family)
-    found = _SIZE_IN_NAME.search(name)
-    if found:
-        size = f"{found[1]}{found[2].upper()}"
-        return _of_size(parse_parameters(size), f"a typical model of the size in the name {name!r}, {size}", family)
+    if found := _size_in(name):
+        size, parameters = found
+        return _of_size(parameters, f"a typical model of the size in the name {name!r}, {size}", family)
     return ModelFacts(
         parameters=None,
         shape=None,
@@ -251,6 +253,22 @@ def parse_parameters(text: str) -> int:
     if factor is None:
         raise ValueError(f"parameters: found {text!r}, allowed: a number with M or B, such as 135M")
     return round(float(text[:-1]) * factor)
+
+
+def _size_in(name: str) -> tuple[str, int] | None:
+    """Return the largest size in a name, as it is written and in parameters; None where there is none.
+
+    A name may have what is active beside what there is (`OLMoE-1B-7B`). Experts share what is no MLP, so that their
+    product is an upper bound.
+    """
+    if _EXPERTS_IN_NAME.search(name):
+        return None
+    sizes = {
+        f"{match[1]}x{size}" if match[1] else size: int(match[1] or 1) * parse_parameters(size)
+        for match in _SIZE_IN_NAME.finditer(name)
+        for size in [f"{match[2]}{match[3].upper()}"]
+    }
+    return max(sizes.items(), key=lambda item: item[1], default=None)
 
 
 def typical_shape(parameters: int) -> Shape:
