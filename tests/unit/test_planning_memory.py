@@ -336,6 +336,27 @@ def test_an_8b_model_needs_less_of_an_accelerator_with_qlora_and_far_more_in_ful
     assert estimate(source, accelerator=True, method__type="full").total > 8 * 16 * 10**9
 
 
+@pytest.mark.parametrize(
+    ("source", "trained"),
+    [
+        ("hf://Qwen/Qwen3-30B-A3B", 0.98e9),
+        ("pvc://models/Other-30B-A3B", 0.98e9),
+        ("pvc://models/mixtral-8x7b", 0.34e9),
+    ],
+)
+def test_each_expert_has_an_adapter_of_its_own(source: str, trained: float) -> None:
+    # Rank 16, by the shapes of PEFT's adapters: (2rE, h) and (2m, 2rE) of gate and up, (rE, m) and (h, rE) of down.
+    def adapter(**fields: Any) -> int:
+        facts, training = training_of(source, method__lora__rank=16, **fields)
+        assert facts.shape
+        assert facts.parameters
+        return trained_parameters(facts.shape, facts.parameters, training)
+
+    assert trained <= adapter() <= 1.75 * trained
+    assert adapter(method__lora__targetModules=["q_proj", "v_proj"]) < 0.2e9
+    assert adapter(method__lora__targetModules=["q_proj", "gate_up_proj"]) == adapter()
+
+
 def test_the_work_volume_holds_the_checkpoints_and_a_model_fetched() -> None:
     shape, training = smollm(method__type="full", checkpoint__keep=2)
     one = smollm(method__type="full", checkpoint__keep=1)[1]

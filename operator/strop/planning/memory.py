@@ -44,6 +44,8 @@ large that they go back to the system at once."""
 
 _PADDED: Final[frozenset[Task]] = frozenset({*LABEL_TASKS, "question-answering"})
 """Tasks whose rows are not packed, or not by every kind of model."""
+_ATTENTION: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+"""Target modules that leave experts alone."""
 _ADAM_BYTES: Final = 8
 """Two fp32 moments a trained parameter (Kingma & Ba 2015)."""
 
@@ -54,7 +56,9 @@ def trained_parameters(shape: Shape, parameters: int, training: TrainingPlan) ->
     - full: all.
     - lora, qlora: rank x (inputs + outputs) of each adapted layer (Hu et al. 2021, §4.1); dora: and a magnitude an
       output (Liu et al. 2024, §4.1). Named target modules are counted as if all linear layers were adapted, and each
-      module to save as the largest there is, the embedding: their shapes are not known by name.
+      module to save as the largest there is, the embedding: their shapes are not known by name. Each expert, of width h
+      and inner width m, has factors of its own, those of gate and up of twice the rank: rank x (3 h + 5 m) for 3 h m
+      weights, as PEFT has it.
     - ia3: a factor for each key, value and inner activation of the MLP (Liu et al. 2022, §3.3).
     - prompt-tuning: the tokens; prefix-tuning: a key and a value of each in each layer; p-tuning: the tokens, and
       three linear layers that make them, as PEFT has it.
@@ -66,7 +70,13 @@ def trained_parameters(shape: Shape, parameters: int, training: TrainingPlan) ->
         layer = sum(rank * (inputs + outputs) for inputs, outputs in shape.linear_layers)
         if method.type == "dora":
             layer += sum(outputs for _, outputs in shape.linear_layers)
-        return shape.layers * layer + len(method.lora.modules_to_save) * shape.vocabulary * shape.hidden
+        adapted = shape.layers * layer
+        named = method.lora.target_modules
+        if shape.expert is not None and (named == "all-linear" or not _ATTENTION.issuperset(named)):
+            width, inner = shape.expert
+            weights = max(0, parameters - _embeddings(shape))
+            adapted += round(rank * weights * (3 * width + 5 * inner) / (3 * width * inner))
+        return adapted + len(method.lora.modules_to_save) * shape.vocabulary * shape.hidden
     if method.type == "ia3":
         return shape.layers * (2 * keys + shape.intermediate)
     if method.type == "prefix-tuning":

@@ -18,6 +18,10 @@ _SIZE_IN_NAME: Final = re.compile(r"(?<![^-_.])(?<!\d\.)(?:(\d{1,3})[xX])?(\d{1,
 """A size, or experts times a size: `7B`, `8x7B`. No end of a number such as `7B` in `A2.7B`, which is active alone."""
 _EXPERTS_IN_NAME: Final = re.compile(r"(?<![^-_.])\d{1,3}[eE](?=$|[-_.])")
 """As in `17B-16E`: the size beside it is of what is active."""
+_NAMED_EXPERTS: Final = re.compile(r"(?<![^-_.])(?:\d{1,3}x\d|a\d[\d.]*[bm](?![a-z\d]))|moe(?![a-z])", re.IGNORECASE)
+"""As in `8x7B`, `30B-A3B`, `OLMoE`."""
+_SMALLEST_EXPERT: Final = (2048, 768)
+"""Of Qwen3-30B-A3B; adapters of small experts are a larger share of their weights."""
 _FAMILIES: Final[tuple[tuple[str, Family], ...]] = (
     (r"qwen|qwq", "qwen"),
     (r"llama|smollm", "llama"),
@@ -55,6 +59,9 @@ class Shape(_Frozen):
     """The head shares the embedding's weights."""
     gated: bool = True
     """The MLP has gate, up and down projections (SwiGLU, GeGLU), else two."""
+    expert: tuple[int, int] | None = None
+    """(width of the model, inner width) of each expert, at the least, where they are most of the weights; what else is
+    said is of a model without experts that has as many weights. None: there are none."""
 
     @property
     def linear_layers(self) -> tuple[tuple[int, int], ...]:
@@ -211,10 +218,12 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     family = _family_of(name)
     if model.parameters is not None:
         basis = f"a typical model of model.parameters, {model.parameters}"
-        return _of_size(parse_parameters(model.parameters), basis, family)
+        return _of_size(parse_parameters(model.parameters), basis, family, _expert_of(model))
     if found := _size_in(name):
         size, parameters = found
-        return _of_size(parameters, f"a typical model of the size in the name {name!r}, {size}", family)
+        return _of_size(
+            parameters, f"a typical model of the size in the name {name!r}, {size}", family, _expert_of(model)
+        )
     return ModelFacts(
         parameters=None,
         shape=None,
@@ -307,12 +316,22 @@ def _family_of(name: str) -> Family:
     return max(found)[1] if found else "unknown"
 
 
-def _of_size(parameters: int, basis: str, family: Family) -> ModelFacts:
+def _of_size(parameters: int, basis: str, family: Family, expert: tuple[int, int] | None) -> ModelFacts:
     if family != "unknown":
         basis = f"{basis}; of the {family} family by its name"
-    return ModelFacts(
-        parameters=parameters, shape=typical_shape(parameters), family=family, context_length=None, basis=basis
-    )
+    shape = typical_shape(parameters).model_copy(update={"expert": expert})
+    return ModelFacts(parameters=parameters, shape=shape, family=family, context_length=None, basis=basis)
+
+
+def _expert_of(model: ModelSpec) -> tuple[int, int] | None:
+    """Return (width of the model, inner width) of an expert, at the least; None: the name tells of none."""
+    name = _last_element(model.source)
+    product = next((match for match in _SIZE_IN_NAME.finditer(name) if match[1]), None)
+    if product:
+        alone = typical_shape(parse_parameters(f"{product[2]}{product[3].upper()}"))
+        return alone.hidden, alone.intermediate
+    named = _NAMED_EXPERTS.search(name) or _EXPERTS_IN_NAME.search(name) or has_experts(model)
+    return _SMALLEST_EXPERT if named else None
 
 
 def _last_element(source: str) -> str:
