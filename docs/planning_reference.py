@@ -47,7 +47,7 @@ def models_page() -> str:
         "them, and so are all other models that read images or sound. Ministral 3 has no preset and no ONNX",
         "export.",
         "",
-        "Mixtures of experts (Mixtral, Qwen3-30B-A3B) have no preset: their experts are adapted as linear layers are,",
+        "Mixtures of experts (Mixtral, Qwen3-30B-A3B) have no preset: each expert is adapted, as linear layers are,",
         "but qlora is refused for them, since bitsandbytes leaves the experts, most of the weights, as they are. A",
         "model whose architecture has no ONNX export is published without it where the job says nothing of",
         "`output.onnx`, and refused where it asks for it.",

@@ -290,7 +290,7 @@ def test_an_export_that_does_not_run_is_not_proven(
 def test_long_rows_are_compared_over_their_last_positions(
     merged: Path, exported: dict[OnnxPrecision, Path], rows: list[ProofRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strop_trainer.proof.LOGITS_BUDGET_BYTES", 4 * 512 * 2 * 6)
+    monkeypatch.setattr("strop_trainer.proof.PROOF_LOGITS_BYTES", 4 * 512 * 2 * 6)
     (found,) = prove(merged, {"fp32": exported["fp32"]}, rows, LIMITS.model_copy(update={"rows": 2}), 4)
     assert found.passed
     assert found.measured.positions == 12

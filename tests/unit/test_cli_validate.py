@@ -75,7 +75,7 @@ def test_validate_tells_for_which_kind_of_pool_memory_is_too_little(strop: Strop
     on_cpus, beside, needed = re.findall(r"([\d.]+) GiB on CPUs, ([\d.]+) GiB beside .* give (\w+) or", both)[0]
     assert float(beside) < float(on_cpus)
     assert f"give {needed} or" in said("plan", "256Mi", POOL), "validate advises what plan does"
-    between = said("validate", "2304Mi")
+    between = said("validate", "3Gi")
     assert f"the estimate is {on_cpus} GiB on CPUs (by" in between
     assert f"would probably be killed for want of memory there; give {needed} or leave it out" in between
     assert between.endswith(f"; it is enough beside an accelerator ({beside} GiB)\n")

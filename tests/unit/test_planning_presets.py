@@ -96,6 +96,27 @@ def test_a_size_in_the_name_is_taken(name: str, size: float) -> None:
     assert facts(f"pvc://models/{name}").parameters == size
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("OLMoE-1B-7B-0924", 7e9),
+        ("dolphin-2.5-mixtral-8x7b", 56e9),
+        ("thing-4X1.5B-it", 6e9),
+        ("thing-57B-A14B", 57e9),
+        ("granite-3.0-1b-a400m-instruct", 1e9),
+        ("deepseek-moe-16b-base", 16e9),
+        ("Qwen2.5-7B-Instruct-1M", 7e9),
+    ],
+)
+def test_of_several_sizes_in_a_name_the_largest_is_taken_and_experts_are_counted(name: str, size: float) -> None:
+    assert facts(f"pvc://models/{name}").parameters == size
+
+
+@pytest.mark.parametrize("name", ["Qwen1.5-MoE-A2.7B", "thing-A3B", "Llama-4-Scout-17B-16E-Instruct", "thing-2.7.5B"])
+def test_of_active_parameters_alone_the_size_is_not_known(name: str) -> None:
+    assert facts(f"pvc://models/{name}").parameters is None
+
+
 @pytest.mark.parametrize("name", ["thing", "gpt2", "b7", "model-v2", "a100bx"])
 def test_without_a_hint_the_size_is_not_known_and_the_basis_says_so(name: str) -> None:
     found = facts(f"pvc://models/{name}")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strop.planning.inputs import Job, PlanError, PlanSettings, Pool
+from strop.planning.quantities import GIB, parse_quantity
 from strop.planning.resolve import resolve
 from strop_trainer.plan import load_plan
 from tests.support.planning import gpu_pool_of, job_of, manifest_of, pool_of
@@ -182,6 +183,16 @@ def test_credentials_and_work_volume_are_placed() -> None:
     placement = resolve(job_of(credentials={"name": "token"}, checkpoint={"size": "7Gi"}), [BIG]).placement
     assert placement.secret == "token"
     assert placement.resources.work_volume == "7Gi"
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])
+def test_an_archive_on_a_claim_is_unpacked_on_the_work_volume(suffix: str) -> None:
+    hint = {"model__parameters": "1B"}
+    folder, archive = (
+        resolve(job_of(model__source=f"pvc://models/thing{end}", **hint), [BIG]).placement.resources.work_volume
+        for end in ("", suffix)
+    )
+    assert parse_quantity(archive) >= parse_quantity(folder) + 3 * GIB
 
 
 def test_what_a_newer_schema_admits_is_refused_here_too() -> None:

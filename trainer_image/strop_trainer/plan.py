@@ -18,6 +18,8 @@ from pydantic.alias_generators import to_camel
 SCHEMA: Final = "strop.dev/plan/v1alpha1"
 CPU_PASS_TOKENS: Final = 512
 """About what a packed forward pass has on a CPU: more are hardly faster, and every token takes memory."""
+PROOF_LOGITS_BYTES: Final = 512 * 2**20
+"""What the logits of one side of the proof may take in memory; longer rows are compared over their last positions."""
 
 ZERO_BUCKET: Final = 20_000_000
 """Numbers that ranks of ZeRO exchange at a time; and about as many weights are put together at a time by zero-3."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from strop_trainer.export.reference import Greedy, Reference, decode, run_reference
 from strop_trainer.export.runners import AnswerRunner, LogitsRunner, weight_precision
-from strop_trainer.plan import OnnxPrecision, ProofPlan
+from strop_trainer.plan import PROOF_LOGITS_BYTES, OnnxPrecision, ProofPlan
 from strop_trainer.tasks.base import Question
 from strop_trainer.termination import ProofSummary
 
@@ -19,8 +19,6 @@ Score = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 FREE_ROWS = 2
 """Rows that are also answered freely, token by token; the others are compared position by position."""
 NOT_FINITE = "logits: found some that are not a number"
-LOGITS_BUDGET_BYTES = 512 * 2**20
-"""What PyTorch's logits may take in memory; longer rows are compared over their last positions."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +271,7 @@ def kept_positions(merged: Path, rows: int) -> int:
     from transformers import AutoConfig  # noqa: PLC0415
 
     vocabulary = int(AutoConfig.from_pretrained(merged, local_files_only=True).vocab_size)
-    return max(1, LOGITS_BUDGET_BYTES // (4 * vocabulary * rows))
+    return max(1, PROOF_LOGITS_BYTES // (4 * vocabulary * rows))
 
 
 def judge(  # noqa: PLR0917 - both sides, and what they are held to

@@ -11,13 +11,25 @@ from typing import Final
 from strop.planning.preference import sequences_of
 from strop.planning.presets import Shape
 from strop.planning.quantities import GIB
-from strop_trainer.plan import CPU_PASS_TOKENS, LABEL_TASKS, ZERO_BUCKET, MemoryEstimate, Precision, Task, TrainingPlan
+from strop_trainer.plan import (
+    CPU_PASS_TOKENS,
+    LABEL_TASKS,
+    PROOF_LOGITS_BYTES,
+    ZERO_BUCKET,
+    MemoryEstimate,
+    OnnxPrecision,
+    Precision,
+    Task,
+    TrainingPlan,
+)
 
 BYTES: Final[dict[Precision, int]] = {"auto": 2, "fp32": 4, "bf16": 2, "fp16": 2}
 """Of a number; auto is planned as bf16, and is fp32 only where there is room."""
 FP32: Final = BYTES["fp32"]
 NF4_BYTES: Final = 0.52
 """A weight in 4 bits, and its share of a block's scale, itself of 8 bits (Dettmers et al. 2023, §3): 0.516."""
+_QUANTIZED_BYTES: Final[dict[OnnxPrecision, float]] = {"int8": 1.2, "int4": 0.63}
+"""A weight of an ONNX graph, and its share of a block's scale and zero point: int4 has an fp32 scale a block of 32."""
 RUNTIME_BYTES: Final = GIB
 """Python, torch, transformers and their buffers in a process without a model: 0.9 GiB seen, and slack."""
 LAUNCHER_BYTES: Final = GIB // 2
@@ -32,6 +44,8 @@ large that they go back to the system at once."""
 
 _PADDED: Final[frozenset[Task]] = frozenset({*LABEL_TASKS, "question-answering"})
 """Tasks whose rows are not packed, or not by every kind of model."""
+_ATTENTION: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+"""Target modules that leave experts alone."""
 _ADAM_BYTES: Final = 8
 """Two fp32 moments a trained parameter (Kingma & Ba 2015)."""
 
@@ -42,7 +56,9 @@ def trained_parameters(shape: Shape, parameters: int, training: TrainingPlan) ->
     - full: all.
     - lora, qlora: rank x (inputs + outputs) of each adapted layer (Hu et al. 2021, §4.1); dora: and a magnitude an
       output (Liu et al. 2024, §4.1). Named target modules are counted as if all linear layers were adapted, and each
-      module to save as the largest there is, the embedding: their shapes are not known by name.
+      module to save as the largest there is, the embedding: their shapes are not known by name. Each expert, of width h
+      and inner width m, has factors of its own, those of gate and up of twice the rank: rank x (3 h + 5 m) for 3 h m
+      weights, as PEFT has it.
     - ia3: a factor for each key, value and inner activation of the MLP (Liu et al. 2022, §3.3).
     - prompt-tuning: the tokens; prefix-tuning: a key and a value of each in each layer; p-tuning: the tokens, and
       three linear layers that make them, as PEFT has it.
@@ -54,7 +70,13 @@ def trained_parameters(shape: Shape, parameters: int, training: TrainingPlan) ->
         layer = sum(rank * (inputs + outputs) for inputs, outputs in shape.linear_layers)
         if method.type == "dora":
             layer += sum(outputs for _, outputs in shape.linear_layers)
-        return shape.layers * layer + len(method.lora.modules_to_save) * shape.vocabulary * shape.hidden
+        adapted = shape.layers * layer
+        named = method.lora.target_modules
+        if shape.expert is not None and (named == "all-linear" or not _ATTENTION.issuperset(named)):
+            width, inner = shape.expert
+            weights = max(0, parameters - _embeddings(shape))
+            adapted += round(rank * weights * (3 * width + 5 * inner) / (3 * width * inner))
+        return adapted + len(method.lora.modules_to_save) * shape.vocabulary * shape.hidden
     if method.type == "ia3":
         return shape.layers * (2 * keys + shape.intermediate)
     if method.type == "prefix-tuning":
@@ -179,12 +201,12 @@ def activation_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool)
     )
 
 
-def export_bytes(parameters: int, training: TrainingPlan) -> int:
+def export_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
     """Return the host memory that export and proof need beside the runtime.
 
-    The adapter is merged into fp32 weights, and the ONNX builder holds a second copy while it writes; the proof runs
-    the fp32 export beside PyTorch: two copies at a time. Where nothing is merged, the adapter is tried on a second copy
-    of the base model.
+    The adapter is merged into fp32 weights, and the ONNX builder holds a second copy while it writes. The proof runs
+    PyTorch and then the export, and needs more than that of a small model with a large vocabulary (`proof_bytes`).
+    Where nothing is merged, the adapter is tried on a second copy of the base model.
 
     An adapter that was trained on other weights than the published ones is merged in any case, to be measured on those.
     Where nothing is written of that, it is one copy in fp32 and half of one while it is loaded and merged, 5.8 bytes a
@@ -195,7 +217,23 @@ def export_bytes(parameters: int, training: TrainingPlan) -> int:
     written = method.type == "full" or artifact.onnx or artifact.merged
     if moved and not written and sequences_of(training.task) == 1:
         return FP32 * parameters * 3 // 2
-    return 2 * parameters * (FP32 if written or moved else BYTES[training.hyperparameters.precision])
+    copies = 2 * parameters * (FP32 if written or moved else BYTES[training.hyperparameters.precision])
+    return max(copies, proof_bytes(shape, parameters, training)) if artifact.onnx else copies
+
+
+def proof_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
+    """Return what the proof of a model that answers in words needs beside the runtime; of others its fp32 graph.
+
+    ONNX Runtime has the fp32 weights once, the head apart from the embedding, and puts out fp32 logits of each position
+    of a row, (1, maxLength, vocabulary); of all rows, the last positions' are kept, of both sides. A graph of 504 MiB
+    took 512 MiB when loaded, and 218 more with 192 MiB of logits.
+    """
+    graph = FP32 * (parameters + _head_apart(shape, training))
+    if training.task in LABEL_TASKS:
+        return graph
+    row = FP32 * training.hyperparameters.max_length * shape.vocabulary
+    kept = min(PROOF_LOGITS_BYTES, training.artifact.proof.rows * row)
+    return graph + row + 2 * kept
 
 
 def estimate_memory(
@@ -218,7 +256,7 @@ def estimate_memory(
         holes = FP32 * parameters if training.method.type == "qlora" else 0
         peak = max(in_use + round(layers * (HEAP_FRAGMENTATION - 1)) + holes, loading)
         if training.distributed.world_size == 1:
-            peak = max(peak, export_bytes(parameters, training))
+            peak = max(peak, export_bytes(shape, parameters, training))
         overhead = RUNTIME_BYTES + peak - in_use
     return MemoryEstimate(
         weights=weights,
@@ -261,32 +299,34 @@ def _dealt_out(trained: int, weights: int, training: TrainingPlan, *, accelerato
     return weights, gradients + buffers, optimizer, loading
 
 
-def pod_bytes(rank: MemoryEstimate, parameters: int, training: TrainingPlan) -> int:
+def pod_bytes(rank: MemoryEstimate, shape: Shape, parameters: int, training: TrainingPlan) -> int:
     """Return the memory of a pod that trains on CPUs: that of its ranks and of what starts them.
 
     Export has the pod for itself: it is the first rank's, when the others have gone.
 
     Args:
         rank: estimate of one on a CPU.
+        shape: of the model.
         parameters: of the model.
         training: what is computed.
     """
     ranks = training.distributed.world_size
     if ranks == 1:
         return rank.total
-    return LAUNCHER_BYTES + max(ranks * rank.total, RUNTIME_BYTES + export_bytes(parameters, training))
+    return LAUNCHER_BYTES + max(ranks * rank.total, RUNTIME_BYTES + export_bytes(shape, parameters, training))
 
 
-def host_bytes(parameters: int, training: TrainingPlan, *, kept: int = 0) -> int:
+def host_bytes(shape: Shape, parameters: int, training: TrainingPlan, *, kept: int = 0) -> int:
     """Return the memory of a pod that trains on accelerators: its ranks load the weights, and it exports on the CPU.
 
     Args:
+        shape: of the model.
         parameters: of the model.
         training: what is computed.
         kept: bytes that a rank has there besides the runtime.
     """
     ranks = training.distributed.world_size
-    alone = RUNTIME_BYTES + export_bytes(parameters, training)
+    alone = RUNTIME_BYTES + export_bytes(shape, parameters, training)
     together = ranks * (RUNTIME_BYTES + kept)
     return max(alone, together) + (LAUNCHER_BYTES if ranks > 1 else 0)
 
@@ -310,17 +350,42 @@ def kept_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
 def work_volume_bytes(
     shape: Shape, parameters: int, training: TrainingPlan, *, downloads: bool, cut: bool = False
 ) -> int:
-    """Return the size of the work volume: the merged fp32 weights, their export, checkpoints, and a model fetched.
+    """Return the size of the work volume: the merged fp32 weights, their exports, checkpoints, and a model unpacked.
 
     With `cut`, the text part of a model that reads images is written there as well.
 
     A base graph is as large as the export of the merged model. A checkpoint holds what is trained and its two moments;
     one more than are kept is there while it is written.
     """
-    fp32 = parameters * FP32
+    artifact, fp32 = training.artifact, parameters * FP32
     checkpoint = trained_parameters(shape, parameters, training) * (FP32 + _ADAM_BYTES)
-    copies = 3 if training.artifact.onnx_form == "both" else 2
-    return copies * fp32 + (downloads + cut) * fp32 + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+    # Which of the two lists holds, the model's folder tells.
+    lists = (artifact.onnx, artifact.onnx_encoder or [])
+    graphs = max(sum(graph_bytes(shape, parameters, training, each) for each in precisions) for precisions in lists)
+    forms = 2 if artifact.onnx_form == "both" else 1
+    copies = 1 + downloads + cut
+    return copies * fp32 + forms * graphs + (training.checkpoint.keep + 1) * checkpoint + 2 * GIB
+
+
+def graph_bytes(shape: Shape, parameters: int, training: TrainingPlan, precision: OnnxPrecision) -> int:
+    """Return what an ONNX graph takes on the work volume, its fp32 form included where it is quantized from that.
+
+    Quantized are the matrices of linear layers and the head; the embedding stays in fp32, and a head that shares it is
+    written apart. Only onnxruntime's dynamic quantization, which makes int8 of encoders, has the fp32 graph on disk;
+    all int8 is counted so.
+    """
+    embedding = shape.vocabulary * shape.hidden
+    apart = _head_apart(shape, training)
+    fp32 = FP32 * (parameters + apart)
+    if precision == "fp32":
+        return fp32
+    quantized = FP32 * embedding + round(_QUANTIZED_BYTES[precision] * max(0, parameters + apart - embedding))
+    return quantized + (fp32 if precision == "int8" else 0)
+
+
+def _head_apart(shape: Shape, training: TrainingPlan) -> int:
+    """Return the weights that a graph has more than the model: a head that shares the embedding's is there twice."""
+    return shape.vocabulary * shape.hidden if shape.tied and training.task not in LABEL_TASKS else 0
 
 
 def _embeddings(shape: Shape) -> int:

@@ -14,7 +14,14 @@ from strop.api.finetunejob import ModelSpec
 
 Family = Literal["llama", "qwen", "mistral", "gemma", "phi", "t5", "bart", "unknown"]
 
-_SIZE_IN_NAME: Final = re.compile(r"(?:^|[-_.])(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+_SIZE_IN_NAME: Final = re.compile(r"(?<![^-_.])(?<!\d\.)(?:(\d{1,3})[xX])?(\d{1,4}(?:\.\d{1,3})?)([mMbB])(?=$|[-_.])")
+"""A size, or experts times a size: `7B`, `8x7B`. No end of a number such as `7B` in `A2.7B`, which is active alone."""
+_EXPERTS_IN_NAME: Final = re.compile(r"(?<![^-_.])\d{1,3}[eE](?=$|[-_.])")
+"""As in `17B-16E`: the size beside it is of what is active."""
+_NAMED_EXPERTS: Final = re.compile(r"(?<![^-_.])(?:\d{1,3}x\d|a\d[\d.]*[bm](?![a-z\d]))|moe(?![a-z])", re.IGNORECASE)
+"""As in `8x7B`, `30B-A3B`, `OLMoE`."""
+_SMALLEST_EXPERT: Final = (2048, 768)
+"""Of Qwen3-30B-A3B; adapters of small experts are a larger share of their weights."""
 _FAMILIES: Final[tuple[tuple[str, Family], ...]] = (
     (r"qwen|qwq", "qwen"),
     (r"llama|smollm", "llama"),
@@ -52,6 +59,9 @@ class Shape(_Frozen):
     """The head shares the embedding's weights."""
     gated: bool = True
     """The MLP has gate, up and down projections (SwiGLU, GeGLU), else two."""
+    expert: tuple[int, int] | None = None
+    """(width of the model, inner width) of each expert, at the least, where they are most of the weights; what else is
+    said is of a model without experts that has as many weights. None: there are none."""
 
     @property
     def linear_layers(self) -> tuple[tuple[int, int], ...]:
@@ -188,7 +198,7 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     """Return what is known of a job's base model.
 
     A preset is found by the repository of an hf:// source, else by the last element of the path (a folder named as the
-    repository). Without one, `model.parameters` or a size in the name (`…-7B-…`) gives a typical shape of that size.
+    repository). Without one, `model.parameters` or the largest size in the name (`…-7B-…`) gives a typical shape of it.
     """
     name, repository = _last_element(model.source), _repository(model)
     preset = _BY_REPOSITORY.get(repository) if repository else _BY_FOLDER.get(name.lower())
@@ -208,11 +218,12 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     family = _family_of(name)
     if model.parameters is not None:
         basis = f"a typical model of model.parameters, {model.parameters}"
-        return _of_size(parse_parameters(model.parameters), basis, family)
-    found = _SIZE_IN_NAME.search(name)
-    if found:
-        size = f"{found[1]}{found[2].upper()}"
-        return _of_size(parse_parameters(size), f"a typical model of the size in the name {name!r}, {size}", family)
+        return _of_size(parse_parameters(model.parameters), basis, family, _expert_of(model))
+    if found := _size_in(name):
+        size, parameters = found
+        return _of_size(
+            parameters, f"a typical model of the size in the name {name!r}, {size}", family, _expert_of(model)
+        )
     return ModelFacts(
         parameters=None,
         shape=None,
@@ -253,6 +264,22 @@ def parse_parameters(text: str) -> int:
     return round(float(text[:-1]) * factor)
 
 
+def _size_in(name: str) -> tuple[str, int] | None:
+    """Return the largest size in a name, as it is written and in parameters; None where there is none.
+
+    A name may have what is active beside what there is (`OLMoE-1B-7B`). Experts share what is no MLP, so that their
+    product is an upper bound.
+    """
+    if _EXPERTS_IN_NAME.search(name):
+        return None
+    sizes = {
+        f"{match[1]}x{size}" if match[1] else size: int(match[1] or 1) * parse_parameters(size)
+        for match in _SIZE_IN_NAME.finditer(name)
+        for size in [f"{match[2]}{match[3].upper()}"]
+    }
+    return max(sizes.items(), key=lambda item: item[1], default=None)
+
+
 def typical_shape(parameters: int) -> Shape:
     """Return the shape of a Llama-like model of about so many parameters.
 
@@ -289,12 +316,22 @@ def _family_of(name: str) -> Family:
     return max(found)[1] if found else "unknown"
 
 
-def _of_size(parameters: int, basis: str, family: Family) -> ModelFacts:
+def _of_size(parameters: int, basis: str, family: Family, expert: tuple[int, int] | None) -> ModelFacts:
     if family != "unknown":
         basis = f"{basis}; of the {family} family by its name"
-    return ModelFacts(
-        parameters=parameters, shape=typical_shape(parameters), family=family, context_length=None, basis=basis
-    )
+    shape = typical_shape(parameters).model_copy(update={"expert": expert})
+    return ModelFacts(parameters=parameters, shape=shape, family=family, context_length=None, basis=basis)
+
+
+def _expert_of(model: ModelSpec) -> tuple[int, int] | None:
+    """Return (width of the model, inner width) of an expert, at the least; None: the name tells of none."""
+    name = _last_element(model.source)
+    product = next((match for match in _SIZE_IN_NAME.finditer(name) if match[1]), None)
+    if product:
+        alone = typical_shape(parse_parameters(f"{product[2]}{product[3].upper()}"))
+        return alone.hidden, alone.intermediate
+    named = _NAMED_EXPERTS.search(name) or _EXPERTS_IN_NAME.search(name) or has_experts(model)
+    return _SMALLEST_EXPERT if named else None
 
 
 def _last_element(source: str) -> str:

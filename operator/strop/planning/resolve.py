@@ -302,18 +302,18 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
         for accelerator in (False, True)
     )
     kept = kept_bytes(facts.shape, facts.parameters, training)
-    host = host_bytes(facts.parameters, training, kept=kept)
+    host = host_bytes(facts.shape, facts.parameters, training, kept=kept)
     bare = training.model_copy(update={"artifact": ArtifactPlan(onnx=[])})
     pod_fp32 = None
     if training.hyperparameters.precision == "auto":
         exact = with_precision(training, "fp32")
         rank = estimate_memory(facts.shape, facts.parameters, exact, accelerator=False, basis=facts.basis)
-        pod_fp32 = pod_bytes(rank, facts.parameters, exact)
-    unexported = host_bytes(facts.parameters, bare, kept=kept)
+        pod_fp32 = pod_bytes(rank, facts.shape, facts.parameters, exact)
+    unexported = host_bytes(facts.shape, facts.parameters, bare, kept=kept)
     return Needs(
         cpu_estimate=on_cpu,
         accelerator_estimate=on_accelerator,
-        pod=pod_bytes(on_cpu, facts.parameters, training),
+        pod=pod_bytes(on_cpu, facts.shape, facts.parameters, training),
         pod_fp32=pod_fp32,
         host=host,
         given=given,
@@ -344,10 +344,11 @@ def _work_volume(spec: FineTuneJobSpec, facts: ModelFacts, training: TrainingPla
     given = spec.checkpoint.size if spec.checkpoint else None
     if facts.shape is None or facts.parameters is None:
         return chooser.choose("checkpoint.size", given, _UNKNOWN_WORK_VOLUME, "the size of the model is not known")
-    downloads = not spec.model.source.startswith("pvc://")
+    # An archive on a claim is unpacked on the work volume.
+    downloads = not spec.model.source.startswith("pvc://") or spec.model.source.endswith((".tar.gz", ".tgz"))
     needed = work_volume_bytes(facts.shape, facts.parameters, training, downloads=downloads, cut=facts.images)
     size = memory_quantity(needed, step=GIB)
-    return chooser.choose("checkpoint.size", given, size, "the model in fp32 while it is exported, and checkpoints")
+    return chooser.choose("checkpoint.size", given, size, "the merged model in fp32, its exports, and checkpoints")
 
 
 def _output(job: Job, settings: PlanSettings, chooser: Chooser) -> OutputPlacement:
