@@ -105,7 +105,7 @@ def rows_of(page: str) -> list[list[str]]:
 
 
 SAID_OTHERWISE = {
-    *("Planned", "Created", "Starting", "Training", "Preempted", "Restarted", "Resumed", "Published", "Complete"),
+    *("Planned", "Created", "Training", "Preempted", "Restarted", "Resumed", "Published", "Complete"),
     *("Finished", "Deleting", "Progressing"),
 }
 """Reasons of a job that goes on, or has ended well."""
