@@ -34,7 +34,7 @@ def prepared(path: Path, task: str, row: Any) -> Run:
         write_jsonl(around.volumes / "data" / f"{name}.jsonl", rows)
     folder = around.volumes / "models" / "tiny"
     (tiny_llama if task == "chat" else tiny_encoder)(folder)
-    plan = make_plan(task=task, evaluation={"max_rows": 9, "generate_rows": 3}, hyperparameters={"packing": False})
+    plan = make_plan(task=task, evaluation={"max_rows": 9, "generate_rows": 9}, hyperparameters={"packing": False})
     run = trainer.start(around.variables(plan), StopRequest(), Clock())
     for stage in (stages.check, stages.fetch, stages.prepare):
         stage(run)
@@ -52,4 +52,5 @@ def test_answers_are_evaluated_on_rows_of_the_whole_file(tmp_path: Path) -> None
     tokenizer = run.loaded.tokenizer
     text = " ".join(tokenizer.decode(row) for batch in run.held_out for row in batch.inputs["input_ids"].tolist())
     assert [text.count(f"it is {label}") for label in ("bad", "fair", "good")] == [3, 3, 3]
-    assert [question.reference for question in run.questions[:3]] == ["it is bad", "it is fair", "it is good"]
+    answers = [question.reference for question in run.questions]
+    assert [answers.count(f"it is {label}") for label in ("bad", "fair", "good")] == [3, 3, 3]

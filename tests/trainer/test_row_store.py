@@ -145,5 +145,4 @@ def test_some_of_the_rows_are_of_the_whole(kind: Any) -> None:
     assert list(spread(rows, 3)[:3]) == [b"1", b"5", b"8"]
     assert sorted(spread(rows, 3)) == sorted(rows)
     assert spread(rows, 10) is spread(rows, 11) is rows
-    assert list(spread(rows, 2, 5)[:5]) == [b"3", b"7", b"1", b"5", b"9"]
     assert list(spread(rows, 0)) == list(rows)

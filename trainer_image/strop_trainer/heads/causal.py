@@ -82,9 +82,8 @@ class CausalHead:
         run.encoded = self.encode(run, run.dataset.train, tokenizer)
         held_out, evaluated = run.dataset.validation, plan.evaluation.max_rows
         held = self.encode(run, spread(held_out, evaluated)[:evaluated], tokenizer)
-        counts = plan.evaluation.generate_rows, plan.artifact.proof.rows
-        asked = spread(held_out, *counts)
-        run.questions = run.task.questions(asked, tokenizer, hyperparameters.max_length, max(counts))
+        asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
+        run.questions = run.task.questions(spread(held_out, asked), tokenizer, hyperparameters.max_length, asked)
         if not run.questions and (plan.evaluation.generate_rows or plan.artifact.onnx):
             raise bad_data(
                 f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "

@@ -120,23 +120,17 @@ class Rows(Sequence[bytes]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def spread(rows: Sequence[bytes], *counts: int) -> Sequence[bytes]:
-    """Return the rows in an order whose first ones, as many as each count says, are taken evenly over all.
+def spread(rows: Sequence[bytes], count: int) -> Sequence[bytes]:
+    """Return the rows in an order whose first ones, so many, are taken evenly over all.
 
     Files are often sorted by label or topic: what stands at their beginning is not what stands in them.
     """
-    order: list[int] = []
-    among: Sequence[int] = range(len(rows))
-    for count in sorted(counts, reverse=True):
-        if not 0 < count < len(among):
-            continue
-        first = [among[(2 * place + 1) * len(among) // (2 * count)] for place in range(count)]
-        chosen = set(first)
-        order = [place for place in among if place not in chosen] + order
-        among = first
-    if not order:
+    total = len(rows)
+    if not 0 < count < total:
         return rows
-    order = [*among, *order]
+    first = [(2 * place + 1) * total // (2 * count) for place in range(count)]
+    chosen = set(first)
+    order = [*first, *(place for place in range(total) if place not in chosen)]
     return rows.select(order) if isinstance(rows, Rows) else [rows[place] for place in order]
 
 
