@@ -64,6 +64,18 @@ def tiny_tokenizer(vocab_size: int = 512) -> Any:
     )
 
 
+def _write_random(auto: Any, config: Any, tokenizer: Any, path: Path, seed: int) -> Path:
+    """Write a model with random weights in fp32, and its tokenizer."""
+    import torch  # noqa: PLC0415
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = auto.from_config(config, dtype=torch.float32)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def tiny_llama(
     path: Path,
     *,
@@ -90,7 +102,6 @@ def tiny_llama(
             the MLP (twice hidden_size) may be as wide as the vocabulary: ONNX Runtime 1.32 computes wrong logits there.
         configuration: further fields of the configuration.
     """
-    import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
 
     tokenizer = tiny_tokenizer(vocab_size)
@@ -110,12 +121,7 @@ def tiny_llama(
         tie_word_embeddings=tie_word_embeddings,
         **configuration,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return _write_random(AutoModelForCausalLM, config, tokenizer, path, seed)
 
 
 def tiny_images(path: Path, architecture: str = "gemma3", *, seed: int = 0, **configuration: Any) -> Path:
@@ -127,7 +133,6 @@ def tiny_images(path: Path, architecture: str = "gemma3", *, seed: int = 0, **co
         seed: of the random weights.
         configuration: further fields of the text part's configuration, `model_type` among them.
     """
-    import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: PLC0415
 
     tokenizer = tiny_tokenizer()
@@ -155,12 +160,7 @@ def tiny_images(path: Path, architecture: str = "gemma3", *, seed: int = 0, **co
         tie_word_embeddings=text.get("tie_word_embeddings", True),
         **({"mm_tokens_per_image": 4} if architecture == "gemma3" else {}),
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return _write_random(AutoModelForImageTextToText, config, tokenizer, path, seed)
 
 
 def tiny_encoder(path: Path, architecture: str = "bert", *, seed: int = 0, **configuration: Any) -> Path:
@@ -172,7 +172,6 @@ def tiny_encoder(path: Path, architecture: str = "bert", *, seed: int = 0, **con
         seed: of the random weights.
         configuration: further fields of the configuration.
     """
-    import torch  # noqa: PLC0415
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: PLC0415
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast  # noqa: PLC0415
 
@@ -197,12 +196,7 @@ def tiny_encoder(path: Path, architecture: str = "bert", *, seed: int = 0, **con
         pad_token_id=0,
         **{"max_position_embeddings": 128, **sizes, **configuration},
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModel.from_config(config, dtype=torch.float32)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return _write_random(AutoModel, config, tokenizer, path, seed)
 
 
 def tiny_encoder_decoder(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.documents import TrainingDocument
 from strop_trainer.plan import Plan, plan_digest
 from strop_trainer.termination import TerminationMessage
 from tests.support.data import chat_rows, write_jsonl
@@ -168,3 +169,16 @@ class Ended:
     output: str
     errors: str
     message: TerminationMessage | None
+
+
+def told_of_learnt_and_proven(version: Path) -> TrainingDocument:
+    """Return what a version tells of its training; it has learnt something, and is proven in fp32 and int4."""
+    told = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
+    before, after = (metrics["eval_loss"] for metrics in (told.metrics_base, told.metrics_tuned))
+    assert before is not None
+    assert after is not None
+    assert after < before - 0.5
+    results = json.loads((version / "proof.json").read_text())["results"]
+    assert [(entry["precision"], entry["passed"]) for entry in results] == [("fp32", True), ("int4", True)]
+    assert results[0]["maxLogitDifference"] < 1e-4
+    return told

@@ -13,7 +13,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from strop_trainer.documents import TrainingDocument
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.export.exportable import ROPE_TYPES, architecture_of, check_exportable, rope_type_of
@@ -27,7 +26,7 @@ from strop_trainer.plan import ProofPlan
 from strop_trainer.proof import ProofRow, prove
 from strop_trainer.sources.model_folder import check_model_folder
 from tests.support.models import tiny_llama
-from tests.support.training import Surroundings, make_plan
+from tests.support.training import Surroundings, make_plan, told_of_learnt_and_proven
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -174,14 +173,7 @@ def test_a_family_of_each_architecture_is_trained_merged_exported_and_proven(fam
     ended = around.run(make_plan(hyperparameters={"max_steps": 16}, artifact=artifact))
     assert ended.code == 0, ended.output + ended.errors
     version = around.registry / "tuned" / "1"
-    told = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
-    before, after = (metrics["eval_loss"] for metrics in (told.metrics_base, told.metrics_tuned))
-    assert before is not None
-    assert after is not None
-    assert after < before - 0.5
-    results = json.loads((version / "proof.json").read_text())["results"]
-    assert [(entry["precision"], entry["passed"]) for entry in results] == [("fp32", True), ("int4", True)]
-    assert results[0]["maxLogitDifference"] < 1e-4
+    told_of_learnt_and_proven(version)
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in TRAINED])
