@@ -195,7 +195,7 @@ def test_a_deletion_leaves_nothing_in_any_phase(world: World, phase: str) -> Non
     world.reaches(name, phase)
     world.delete(name)
     begin = time.monotonic()
-    wait_until(lambda: not world.job(name), f"{name} is gone: {world.status(name)}", 15)
+    wait_until(lambda: not world.job(name), lambda: f"{name} is gone: {world.story(name)}", 15)
     assert time.monotonic() - begin < 10
     for kind, group in (("job", "batch"), ("pod", ""), ("pvc", "")):
         assert world.names(kind, group, name) == []

@@ -56,7 +56,7 @@ def whole_way(world: World, name: str) -> None:
     world.reaches(name, "Complete", 60)
     only_what_there_should_be(world, name)
     world.delete(name)
-    wait_until(lambda: not world.job(name), f"{name} is gone: {world.status(name)}", 60)
+    wait_until(lambda: not world.job(name), lambda: f"{name} is gone: {world.story(name)}", 60)
     assert world.names("job", "batch", name) == []
     assert world.names("pod", "", name) == []
     assert world.names("pvc", "", name) == []

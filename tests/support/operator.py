@@ -57,7 +57,7 @@ class OperatorProcess:
     def __enter__(self) -> Self:
         self.start()
         try:
-            wait_until(lambda: self.ask("/readyz")[0] == 200, f"the operator is ready; its log:\n{self.log()}")
+            wait_until(lambda: self.ask("/readyz")[0] == 200, lambda: f"the operator is ready; its log:\n{self.log()}")
         except BaseException:
             self.kill()
             sys.stderr.write(self.log())

@@ -111,8 +111,8 @@ class Team(World):
 
     def says(self, name: str, words: str, seconds: float = 60.0) -> None:
         """Waits until a job's message holds certain words."""
-        try:
-            wait_until(lambda: words in self.status(name).get("message", ""), "", seconds)
-        except AssertionError:
-            log = self.kubectl("logs", "-n", self.namespace, f"job/{name}", "--tail=30").stdout
-            raise AssertionError(f"{name} does not say {words!r}: {self.status(name)}\n{log}") from None
+        wait_until(
+            lambda: words in self.status(name).get("message", ""),
+            lambda: f"{name} says {words!r}: {self.story(name)}",
+            seconds,
+        )

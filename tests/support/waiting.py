@@ -6,12 +6,12 @@ from collections.abc import Callable
 PAUSE_SECONDS = 0.1
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str], seconds: float = 30.0) -> None:
     """Returns as soon as a condition holds.
 
     Args:
         condition: Is called until what it returns is true.
-        what: What is waited for, for the message.
+        what: What is waited for, for the message; a function is asked when the time is over.
         seconds: How long at most.
 
     Raises:
@@ -20,6 +20,6 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            msg = f"not within {seconds:.0f} s: {what}"
+            msg = f"not within {seconds:.0f} s: {what if isinstance(what, str) else what()}"
             raise AssertionError(msg)
         time.sleep(PAUSE_SECONDS)

@@ -109,9 +109,16 @@ class World:
                 return each["status"], each["reason"]
         return "", ""
 
+    def story(self, name: str) -> str:
+        """Returns what is known of a job, for a person who asks why it does not move."""
+        pods = [{"name": pod["metadata"]["name"], **pod["status"]} for pod in self.pods(name)]
+        events = [event["message"] for event in self.kubectl.get("events", "-n", self.namespace)["items"]]
+        log = self.kubectl("logs", "-n", self.namespace, f"job/{name}", "--tail=30").stdout
+        return f"{self.status(name)}\npods: {pods}\nevents: {events}\n{log}"
+
     def reaches(self, name: str, phase: str, seconds: float = 20.0) -> Document:
         """Waits until a job is in a phase, and returns its status."""
-        wait_until(lambda: self.phase(name) == phase, f"{name} reaches {phase}: {self.status(name)}", seconds)
+        wait_until(lambda: self.phase(name) == phase, lambda: f"{name} reaches {phase}: {self.story(name)}", seconds)
         return self.status(name)
 
     def pods(self, job: str) -> list[Document]:
@@ -128,7 +135,7 @@ class World:
             live[:] = [pod for pod in self.pods(job) if pod["status"].get("phase") in (None, "Pending", "Running")]
             return bool(live)
 
-        wait_until(found, f"a pod of {job}: {self.status(job)}")
+        wait_until(found, lambda: f"a pod of {job}: {self.story(job)}")
         return live[0]
 
     def next_pod(self, job: str, before: Document) -> Document:
@@ -137,7 +144,7 @@ class World:
         def is_another() -> bool:
             return bool(self.first_pod(job)["metadata"]["uid"] != before["metadata"]["uid"])
 
-        wait_until(is_another, f"another pod of {job}: {self.status(job)}", 60)
+        wait_until(is_another, lambda: f"another pod of {job}: {self.story(job)}", 60)
         return self.first_pod(job)
 
     def play_kubelet(self, pod: Document, phase: str, state: Document | None = None, **status: Any) -> None:

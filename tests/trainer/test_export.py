@@ -23,7 +23,8 @@ from strop_trainer.export.shared_base import build_base
 from strop_trainer.heads.causal import reloaded_limit
 from strop_trainer.methods import load_tokenizer
 from strop_trainer.plan import ProofPlan
-from strop_trainer.proof import ProofRow, prove
+from strop_trainer.proof import prove
+from strop_trainer.proof_rows import ProofRow
 from strop_trainer.sources.model_folder import check_model_folder
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan, told_of_learnt_and_proven

@@ -12,7 +12,8 @@ from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.export.genai import export_onnx
 from strop_trainer.plan import ProofPlan
-from strop_trainer.proof import ProofRow, prove
+from strop_trainer.proof import prove
+from strop_trainer.proof_rows import ProofRow
 from strop_trainer.registry import verify
 from strop_trainer.tasks.given_template import check_template
 from tests.support.models import CHAT_TEMPLATE, tiny_llama

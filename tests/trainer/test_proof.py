@@ -21,14 +21,15 @@ from strop_trainer.proof import (
     Answer,
     Measured,
     ProofResult,
-    ProofRow,
     bounds,
     complaints,
     measure,
     number,
     prove,
+    tie_of,
     with_scores,
 )
+from strop_trainer.proof_rows import ProofRow, read, taken
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Question
 from tests.support.models import tiny_llama, tiny_tokenizer
@@ -133,12 +134,14 @@ def test_json_has_no_nan() -> None:
 
 def one_row(ours: list[list[float]], theirs: list[list[float]], free: list[int] | None = None) -> Measured:
     """Measure a row of a prompt of one token and an answer `1, END`, over a vocabulary of three."""
-    row = ProofRow([0, 1, END, 0], 1, "one")
-    logits = np.array([*ours, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=np.float32)
-    exported = np.array([*theirs, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+    row, ends = ProofRow([0, 1, END, 0], 1, "one"), frozenset({END})
+    behind = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    expected, found = (
+        read(row, np.array([*side, *behind], dtype=np.float32), 4, ends, tie_of(LIMITS)) for side in (ours, theirs)
+    )
     greedy = Greedy([1, END], np.array(ours, dtype=np.float32))
-    reference = Reference([logits], [greedy], frozenset({END}), ["one"])
-    return measure([row], reference, [exported], [free or [1, END]], LIMITS)
+    reference = Reference([expected], [greedy], ends, ["one"])
+    return measure([row], reference, [found], [free or [1, END]], LIMITS)
 
 
 RIGHT = [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
@@ -294,8 +297,30 @@ def test_long_rows_are_compared_over_their_last_positions(
     (found,) = prove(merged, {"fp32": exported["fp32"]}, rows, LIMITS.model_copy(update={"rows": 2}), 4)
     assert found.passed
     assert found.measured.positions == 12
+    # Perplexity and metrics are of whole answers all the same.
+    longest = [ProofRow(row.input_ids, 1, row.reference) for row in rows[:2]]
+    (whole,) = prove(merged, {"fp32": exported["fp32"]}, longest, LIMITS, 4)
+    assert whole.measured.positions == 12
+    ends = frozenset({tiny_tokenizer().eos_token_id})
+    assert whole.measured.answer_tokens == sum(row.answer_end(ends) - 1 for row in longest) > 12
 
 
 def test_without_a_row_nothing_is_proven(merged: Path, exported: dict[OnnxPrecision, Path]) -> None:
     with pytest.raises(ValueError, match="found no held-out row with an answer among 1"):
         prove(merged, exported, [ProofRow([1, 2], 2, "")], LIMITS, 4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([60] * 100, 32),  # one answer of 32 is 0.03 of a metric, of 8 it was nearly the whole of what is allowed
+        ([60] * 20, 20),
+        ([256] * 100, 16),
+        ([4096] * 100, 8),
+        ([4096] * 5, 5),
+        ([60] * 10 + [4096] * 90, 10),
+        ([], 0),
+    ],
+)
+def test_short_rows_are_many_and_long_ones_few(lengths: list[int], expected: int) -> None:
+    assert taken(lengths, LIMITS) == expected

@@ -28,7 +28,8 @@ from strop_trainer.heads.merged import largest
 from strop_trainer.manifest import file_sha256, list_files
 from strop_trainer.methods import check_method
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import Adapted, ProofRow, prove
+from strop_trainer.proof import Adapted, prove
+from strop_trainer.proof_rows import ProofRow
 from strop_trainer.shared_bases import BaseManifest, check_base, find_base, key_of
 from tests.support.models import tiny_llama
 from tests.support.training import Surroundings, make_plan

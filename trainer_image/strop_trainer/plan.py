@@ -18,8 +18,8 @@ from pydantic.alias_generators import to_camel
 SCHEMA: Final = "strop.dev/plan/v1alpha1"
 CPU_PASS_TOKENS: Final = 512
 """About what a packed forward pass has on a CPU: more are hardly faster, and every token takes memory."""
-PROOF_LOGITS_BYTES: Final = 512 * 2**20
-"""What the logits of one side of the proof may take in memory; longer rows are compared over their last positions."""
+PROOF_LOGITS_BYTES: Final = 256 * 2**20
+"""What the kept logits of one side of the proof may take in memory: of longer rows, those of the last positions."""
 
 ZERO_BUCKET: Final = 20_000_000
 """Numbers that ranks of ZeRO exchange at a time; and about as many weights are put together at a time by zero-3."""
@@ -281,8 +281,10 @@ class CheckpointPlan(PlanModel):
 class ProofPlan(PlanModel):
     """What an exported model must show against PyTorch before it is published."""
 
-    rows: int = 8
-    """Held-out rows on which both models are run."""
+    rows: int = 32
+    """Held-out rows on which both models are run, at most: one answer is 3 % of a metric."""
+    tokens: int = 4096
+    """Rows behind the eighth are taken while all together have no more tokens than these."""
     fp32_logits_tolerance: float = 5e-3
     """Largest absolute difference of a logit, fp32 export against fp32 PyTorch."""
     fp32_token_agreement: float = 1.0

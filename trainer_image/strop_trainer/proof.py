@@ -12,6 +12,7 @@ from typing import Any, Literal
 from strop_trainer.export.reference import Greedy, Reference, decode, run_reference
 from strop_trainer.export.runners import AnswerRunner, LogitsRunner, weight_precision
 from strop_trainer.plan import PROOF_LOGITS_BYTES, OnnxPrecision, ProofPlan
+from strop_trainer.proof_rows import ProofRow, Reading, perplexity, read, taken
 from strop_trainer.tasks.base import Question
 from strop_trainer.termination import ProofSummary
 
@@ -19,30 +20,6 @@ Score = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 FREE_ROWS = 2
 """Rows that are also answered freely, token by token; the others are compared position by position."""
 NOT_FINITE = "logits: found some that are not a number"
-
-
-@dataclass(frozen=True)
-class ProofRow:
-    """One held-out row.
-
-    Args:
-        input_ids: prompt and reference answer, T tokens.
-        prompt_length: tokens of the prompt.
-        reference: the reference answer as text.
-        messages: the prompt as it is given to a chat template; empty where there is none.
-    """
-
-    input_ids: Sequence[int]
-    prompt_length: int
-    reference: str
-    messages: Sequence[Mapping[str, Any]] = ()
-
-    def answer_end(self, end_tokens: frozenset[int]) -> int:
-        """Return where the answer ends: behind its first end token, or at the end of the row."""
-        for index in range(self.prompt_length, len(self.input_ids)):
-            if self.input_ids[index] in end_tokens:
-                return index + 1
-        return len(self.input_ids)
 
 
 @dataclass(frozen=True)
@@ -220,7 +197,7 @@ def prove(
     Args:
         merged: Hugging Face folder of the merged model.
         exports: precision → folder that `export_onnx` made, named as in the version.
-        rows: held-out rows; the first `limits.rows` are used.
+        rows: held-out rows; the first `limits.rows` are used, fewer where they are long.
         limits: what must be reached.
         max_new_tokens: length of a free answer at most.
         adapted: the adapter on base graphs, held to the merged model as well.
@@ -231,12 +208,14 @@ def prove(
     import torch  # noqa: PLC0415 - seconds, only where it is used
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    used = [row for row in rows if row.prompt_length < len(row.input_ids)][: limits.rows]
+    answered = [row for row in rows if row.prompt_length < len(row.input_ids)]
+    used = answered[: taken([len(row.input_ids) for row in answered], limits)]
     if not used:
         raise ValueError(f"proof: found no held-out row with an answer among {len(rows)}, expected at least one")
     positions = kept_positions(merged, len(used))
     prompts = [row.input_ids[: row.prompt_length] for row in used[:FREE_ROWS]]
-    reference = run_reference(merged, [row.input_ids for row in used], prompts, positions, max_new_tokens)
+    tie = tie_of(limits)
+    reference = run_reference(merged, used, prompts, positions, max_new_tokens, tie)
     tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     threads = torch.get_num_threads()
     results = []
@@ -248,7 +227,10 @@ def prove(
         try:
             found = weight_precision(export.folder)
             runner = LogitsRunner(export.folder, threads, export.adapter)
-            logits = [runner.logits(row.input_ids, positions) for row in used]
+            readings = [
+                read(row, runner.logits(row.input_ids, row.needed(positions)), positions, reference.end_tokens, tie)
+                for row in used
+            ]
             del runner
             answerer = AnswerRunner(export.folder, threads, export.adapter)
             free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
@@ -261,7 +243,7 @@ def prove(
             results.append(not_run(export.artifact, export.precision, len(used), error))
             continue
         weights = (export.precision, found)
-        result = judge(export.artifact, weights, used, reference, logits, free, tokenizer, limits)
+        result = judge(export.artifact, weights, used, reference, readings, free, tokenizer, limits)
         results.append(replace(result, template=template))
     return results
 
@@ -279,7 +261,7 @@ def judge(  # noqa: PLR0917 - both sides, and what they are held to
     weights: tuple[OnnxPrecision, str],
     rows: Sequence[ProofRow],
     reference: Reference,
-    logits: Sequence[Any],
+    readings: Sequence[Reading],
     free: Sequence[Sequence[int]],
     tokenizer: Any,
     limits: ProofPlan,
@@ -291,13 +273,13 @@ def judge(  # noqa: PLR0917 - both sides, and what they are held to
         weights: their precision as asked for, and as found in the graph.
         rows: what both models read.
         reference: PyTorch's side.
-        logits: the export's, one float32 (P, V) a row.
+        readings: the export's, one a row.
         free: the export's greedy answers, as tokens.
         tokenizer: of both.
         limits: what must be reached.
     """
     precision, found = weights
-    measured = measure(rows, reference, logits, free, limits)
+    measured = measure(rows, reference, readings, free, limits)
     judged_by = tuple(bounds(precision, measured, limits))
     reasons = complaints(judged_by, finite=measured.finite)
     if found != precision:
@@ -382,7 +364,7 @@ def bounds(precision: OnnxPrecision, measured: Measured, limits: ProofPlan) -> l
 def measure(
     rows: Sequence[ProofRow],
     reference: Reference,
-    logits: Sequence[Any],
+    readings: Sequence[Reading],
     free: Sequence[Sequence[int]],
     limits: ProofPlan,
 ) -> Measured:
@@ -394,73 +376,39 @@ def measure(
     Args:
         rows: what both models read.
         reference: PyTorch's side.
-        logits: the export's, one float32 (P, V) a row, of the same positions.
+        readings: the export's, one a row, of the same positions.
         free: the export's greedy answers, as tokens.
         limits: for the tolerance.
     """
     import numpy as np  # noqa: PLC0415
 
-    tie = 2 * limits.fp32_logits_tolerance
-    finite, difference, positions = True, 0.0, 0
+    finite = all(reading.finite for reading in (*reference.readings, *readings))
+    difference = 0.0 if finite else math.inf
     agreed: list[bool] = []
-    losses: dict[str, list[float]] = {"pytorch": [], "onnx": []}
-    hits: dict[str, list[list[bool]]] = {"pytorch": [], "onnx": []}
-    for row, ours, theirs in zip(rows, reference.logits, logits, strict=True):
-        finite &= bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
-        difference = max(difference, float(np.abs(ours - theirs).max())) if finite else math.inf
-        positions += len(ours)
-        first = len(row.input_ids) - len(ours)
-        # The token at index i is predicted at position i - 1.
-        indices = np.arange(max(row.prompt_length, first + 1), row.answer_end(reference.end_tokens))
-        targets = np.asarray(row.input_ids)[indices]
-        at: Any = indices - 1 - first
-        for side, found in (("pytorch", ours[at]), ("onnx", theirs[at])):
-            losses[side] += _losses(found, targets)
-            hits[side].append(list(found.argmax(-1) == targets))
-        agreed += _agree(ours[at], theirs[at].argmax(-1), tie)
+    for ours, theirs in zip(reference.readings, readings, strict=True):
+        difference = max(difference, float(np.abs(ours.logits - theirs.logits).max())) if finite else math.inf
+        agreed += [token in near for token, near in zip(theirs.chosen, ours.near, strict=True)]
     count = max(1, len(agreed))
-    flat = {side: [hit for row in found for hit in row] for side, found in hits.items()}
     return Measured(
         rows=len(rows),
-        positions=positions,
+        positions=sum(len(reading.logits) for reading in reference.readings),
         answer_tokens=len(agreed),
         finite=finite,
         max_logit_difference=difference,
         token_agreement=sum(agreed) / count,
-        greedy_agreement=_free_agreement(reference.greedy, free, tie),
-        perplexity_pytorch=_perplexity(losses["pytorch"]),
-        perplexity_onnx=_perplexity(losses["onnx"]),
-        exact_match_pytorch=sum(map(all, hits["pytorch"])) / len(rows),
-        exact_match_onnx=sum(map(all, hits["onnx"])) / len(rows),
-        token_accuracy_pytorch=sum(flat["pytorch"]) / count,
-        token_accuracy_onnx=sum(flat["onnx"]) / count,
+        greedy_agreement=_free_agreement(reference.greedy, free, tie_of(limits)),
+        perplexity_pytorch=perplexity([loss for reading in reference.readings for loss in reading.losses]),
+        perplexity_onnx=perplexity([loss for reading in readings for loss in reading.losses]),
+        exact_match_pytorch=sum(all(reading.hits) for reading in reference.readings) / len(rows),
+        exact_match_onnx=sum(all(reading.hits) for reading in readings) / len(rows),
+        token_accuracy_pytorch=sum(sum(reading.hits) for reading in reference.readings) / count,
+        token_accuracy_onnx=sum(sum(reading.hits) for reading in readings) / count,
     )
 
 
-def _losses(logits: Any, targets: Any) -> list[float]:
-    import numpy as np  # noqa: PLC0415
-
-    wide = logits.astype(np.float64)
-    top = wide.max(-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # infinite logits give losses that are no numbers, and those never pass
-        normaliser = top[:, 0] + np.log(np.exp(wide - top).sum(-1))
-    losses: list[float] = (normaliser - np.take_along_axis(wide, targets[:, None], -1)[:, 0]).tolist()
-    return losses
-
-
-def _perplexity(losses: Sequence[float]) -> float:
-    try:
-        return math.exp(sum(losses) / len(losses))
-    except (OverflowError, ZeroDivisionError):
-        return math.inf
-
-
-def _agree(logits: Any, chosen: Any, tie: float) -> list[bool]:
-    import numpy as np  # noqa: PLC0415
-
-    gap = logits.max(-1) - np.take_along_axis(logits, chosen[:, None], -1)[:, 0]
-    agreed: list[bool] = (gap <= tie).tolist()
-    return agreed
+def tie_of(limits: ProofPlan) -> float:
+    """Return by how much two logits differ at most of which an error within the tolerance can turn the order."""
+    return 2 * limits.fp32_logits_tolerance
 
 
 def _free_agreement(expected: Sequence[Greedy], found: Sequence[Sequence[int]], tie: float) -> float:

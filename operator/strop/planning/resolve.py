@@ -208,7 +208,7 @@ def _artifact(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> Art
             "merged",
             "one model, which whatever runs ONNX loads; adapter is for many adapters on one base graph",
         )
-        chooser.fixed("proof", f"{ProofPlan().rows} rows", _proof_in_words(ProofPlan()))
+        chooser.fixed("proof", f"up to {ProofPlan().rows} rows", _proof_in_words(ProofPlan()))
     merged = chooser.choose("output.merged", output.merged, *_merged(spec.method.type, exports=onnx.enabled))
     return ArtifactPlan(
         onnx=precisions, onnx_encoder=encoder, onnx_form=form, onnx_required=asked or None, merged=merged

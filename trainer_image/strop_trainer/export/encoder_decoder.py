@@ -16,6 +16,7 @@ from strop_trainer.export.encoder import exporting, quantize, weight_precision, 
 from strop_trainer.export.reference import Greedy, Reference, decode, load_merged
 from strop_trainer.greedy import greedily
 from strop_trainer.plan import OnnxPrecision
+from strop_trainer.proof_rows import ProofRow, read
 
 ENCODER: Final = "encoder_model.onnx"
 """input_ids, attention_mask (R, S) → last_hidden_state (R, S, H)."""
@@ -171,27 +172,33 @@ class TranslationRunner:
         return found[0].astype(np.float32)
 
 
-def run_encoder_decoder(
-    merged: Path, rows: Sequence[DecoderRow], free: Sequence[DecoderRow], positions: int, max_new_tokens: int
+def run_encoder_decoder(  # noqa: PLR0917 - the model, what it reads, and what is kept of that
+    merged: Path,
+    rows: Sequence[tuple[DecoderRow, ProofRow]],
+    free: Sequence[DecoderRow],
+    positions: int,
+    max_new_tokens: int,
+    tie: float,
 ) -> Reference:
     """Run the merged model in fp32 over whole rows, and greedily from what the decoder begins with.
 
     Args:
         merged: Hugging Face folder.
-        rows: to compare position by position.
+        rows: to compare position by position, each with its decoder's side.
         free: to be answered freely.
         positions: logits kept a row, the last ones; bounds the memory.
         max_new_tokens: length of an answer at most.
+        tie: how far below the largest a logit may lie to be near it.
     """
     import torch  # noqa: PLC0415
 
     model, tokenizer, ends = load_merged(merged)
-    logits, greedy = [], []
+    readings, greedy = [], []
     with torch.inference_mode():
-        for row in rows:
+        for row, target in rows:
             inputs = {"input_ids": torch.tensor([list(row.source_ids)])}
             found = model(**inputs, decoder_input_ids=torch.tensor([list(row.input_ids)]), use_cache=False)
-            logits.append(found.logits[0, -positions:].float().numpy())
+            readings.append(read(target, found.logits[0].float().numpy(), positions, ends, tie))
         for row in free:
             ids = torch.tensor([list(row.source_ids)])
             output = generate(
@@ -205,7 +212,7 @@ def run_encoder_decoder(
             )
             tokens = output.sequences[0, row.given :].tolist()
             greedy.append(Greedy(tokens, torch.cat(output.logits).float().numpy()))
-    return Reference(logits, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
+    return Reference(readings, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
 
 
 def generate(

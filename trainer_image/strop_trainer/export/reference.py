@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from strop_trainer.greedy import end_tokens, greedily
+from strop_trainer.proof_rows import ProofRow, Reading, read
 
 
 @dataclass(frozen=True)
@@ -28,43 +29,47 @@ class Reference:
     """PyTorch's side of the proof.
 
     Args:
-        logits: one float32 (P, V) a row: the last P positions of the row.
+        readings: what it says of each row.
         greedy: answers to the first rows' prompts.
         end_tokens: tokens that end an answer.
         texts: the answers as text.
     """
 
-    logits: list[Any]
+    readings: list[Reading]
     greedy: list[Greedy]
     end_tokens: frozenset[int]
     texts: list[str]
 
 
-def run_reference(
-    merged: Path, rows: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], positions: int, max_new_tokens: int
+def run_reference(  # noqa: PLR0917 - the model, what it reads, and what is kept of that
+    merged: Path,
+    rows: Sequence[ProofRow],
+    prompts: Sequence[Sequence[int]],
+    positions: int,
+    max_new_tokens: int,
+    tie: float,
 ) -> Reference:
     """Run the merged model in fp32 over whole rows, and greedily from prompts.
 
     Args:
         merged: Hugging Face folder.
-        rows: token ids.
+        rows: with their answers.
         prompts: token ids to be answered freely.
         positions: logits kept a row, the last ones; bounds the memory.
         max_new_tokens: length of an answer at most.
+        tie: how far below the largest a logit may lie to be near it.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
 
     model, tokenizer, ends = load_merged(merged)
+    readings = []
     with torch.inference_mode():
-        logits = [
-            model(input_ids=torch.tensor([list(row)]), logits_to_keep=min(positions, len(row)), use_cache=False)
-            .logits[0]
-            .float()
-            .numpy()
-            for row in rows
-        ]
+        for row in rows:
+            ids = torch.tensor([list(row.input_ids)])
+            found = model(input_ids=ids, logits_to_keep=row.needed(positions), use_cache=False)
+            readings.append(read(row, found.logits[0].float().numpy(), positions, ends, tie))
         greedy = [_greedy(model, prompt, ends, max_new_tokens) for prompt in prompts]
-    return Reference(logits, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
+    return Reference(readings, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
 
 
 def load_merged(merged: Path) -> tuple[Any, Any, frozenset[int]]:

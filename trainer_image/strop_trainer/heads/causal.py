@@ -284,8 +284,9 @@ class CausalHead:
 
     def prove(self, run: Run) -> None:
         """Compare logits, tokens and answers."""
-        from strop_trainer.proof import Adapted, ProofRow, with_scores  # noqa: PLC0415 - numpy
+        from strop_trainer.proof import Adapted, with_scores  # noqa: PLC0415 - numpy
         from strop_trainer.proof import prove as compare  # noqa: PLC0415
+        from strop_trainer.proof_rows import ProofRow  # noqa: PLC0415
 
         plan = run.plan.training
         rows = [ProofRow(q.row_ids, len(q.prompt_ids), q.reference, q.messages) for q in run.questions]

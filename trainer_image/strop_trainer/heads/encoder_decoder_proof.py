@@ -12,7 +12,8 @@ from strop_trainer.export.encoder_decoder import (
     run_encoder_decoder,
 )
 from strop_trainer.plan import OnnxPrecision, ProofPlan
-from strop_trainer.proof import FREE_ROWS, ProofResult, ProofRow, judge, kept_positions, not_run
+from strop_trainer.proof import FREE_ROWS, ProofResult, judge, kept_positions, not_run, tie_of
+from strop_trainer.proof_rows import ProofRow, read, taken
 from strop_trainer.tasks.encoder_decoder import SourceQuestion
 
 
@@ -28,31 +29,36 @@ def prove_encoder_decoder(
     Args:
         merged: Hugging Face folder of the merged model.
         exports: precision → folder of an export, named as in the version.
-        questions: held-out rows; the first `limits.rows` are used.
+        questions: held-out rows; the first `limits.rows` are used, fewer where they are long.
         limits: what must be reached.
         max_new_tokens: length of a free answer at most.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    used = questions[: limits.rows]
-    rows = [DecoderRow(question.prompt_ids, question.row_ids, len(question.given)) for question in used]
-    targets = [ProofRow(row.input_ids, row.given, asked.reference) for row, asked in zip(rows, used, strict=True)]
-    positions = kept_positions(merged, len(used))
-    reference = run_encoder_decoder(merged, rows, rows[:FREE_ROWS], positions, max_new_tokens)
+    lengths = [len(asked.prompt_ids) + len(asked.row_ids) for asked in questions]
+    used = questions[: taken(lengths, limits)]
+    rows = [DecoderRow(asked.prompt_ids, asked.row_ids, len(asked.given)) for asked in used]
+    targets = [ProofRow(asked.row_ids, len(asked.given), asked.reference) for asked in used]
+    pairs = list(zip(rows, targets, strict=True))
+    positions, tie = kept_positions(merged, len(rows)), tie_of(limits)
+    reference = run_encoder_decoder(merged, pairs, rows[:FREE_ROWS], positions, max_new_tokens, tie)
     tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     results = []
     for precision, folder in exports.items():
         try:
             found = precision_of(folder)
             runner = TranslationRunner(folder, torch.get_num_threads())
-            logits = [runner.logits(row, positions) for row in rows]
+            readings = [
+                read(target, runner.logits(row, target.needed(positions)), positions, reference.end_tokens, tie)
+                for row, target in pairs
+            ]
             free = [runner.greedy(row, reference.end_tokens, max_new_tokens) for row in rows[:FREE_ROWS]]
             del runner
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever keeps an export from running, it is not proven
-            results.append(not_run(folder.name, precision, len(used), error))
+            results.append(not_run(folder.name, precision, len(rows), error))
             continue
-        results.append(judge(folder.name, (precision, found), targets, reference, logits, free, tokenizer, limits))
+        results.append(judge(folder.name, (precision, found), targets, reference, readings, free, tokenizer, limits))
     return results

@@ -1,0 +1,124 @@
+"""What a model says of one held-out row, small enough to be kept for all rows of the proof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from strop_trainer.plan import ProofPlan
+
+FEWEST_ROWS = 8
+"""Rows that are used however long they are."""
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """One held-out row.
+
+    Args:
+        input_ids: prompt and reference answer, T tokens.
+        prompt_length: tokens of the prompt.
+        reference: the reference answer as text.
+        messages: the prompt as it is given to a chat template; empty where there is none.
+    """
+
+    input_ids: Sequence[int]
+    prompt_length: int
+    reference: str
+    messages: Sequence[Mapping[str, Any]] = ()
+
+    def answer_end(self, end_tokens: frozenset[int]) -> int:
+        """Return where the answer ends: behind its first end token, or at the end of the row."""
+        for index in range(self.prompt_length, len(self.input_ids)):
+            if self.input_ids[index] in end_tokens:
+                return index + 1
+        return len(self.input_ids)
+
+    def needed(self, kept: int) -> int:
+        """Return from how many of the last positions logits are needed, where those of `kept` are to be kept.
+
+        The token at index i is predicted at position i - 1.
+        """
+        return min(len(self.input_ids), max(kept, len(self.input_ids) - self.prompt_length + 1))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model says of a row with an answer of A tokens.
+
+    Args:
+        logits: float32 (P, V): of the last P positions of the row.
+        finite: whether all of its logits that were seen are numbers.
+        losses: negative log-likelihood in nats of each token of the answer.
+        chosen: the token it would have said at each place of the answer.
+        near: the tokens there whose logits are hardly below the chosen one's, itself among them.
+        hits: whether it would have said the answer's token.
+    """
+
+    logits: Any
+    finite: bool
+    losses: list[float]
+    chosen: list[int]
+    near: list[frozenset[int]]
+    hits: list[bool]
+
+
+def read(row: ProofRow, logits: Any, kept: int, ends: frozenset[int], tie: float) -> Reading:
+    """Return what is kept of a model's logits for a row.
+
+    Args:
+        row: what it read.
+        logits: float32 (N, V), of the last N positions of the row; N at least `row.needed(kept)`.
+        kept: of how many positions the logits are kept.
+        ends: tokens that end an answer.
+        tie: how far below the largest a logit may lie to be near it.
+    """
+    import numpy as np  # noqa: PLC0415 - the plan's side of the trainer goes without it
+
+    first = len(row.input_ids) - len(logits)
+    # The first token of a row is predicted nowhere.
+    indices = np.arange(max(row.prompt_length, 1), row.answer_end(ends))
+    targets = np.asarray(row.input_ids)[indices]
+    said = logits[indices - 1 - first]
+    chosen = said.argmax(-1)
+    return Reading(
+        logits=logits[-kept:].copy(),
+        finite=bool(np.isfinite(logits).all()),
+        losses=_losses(said, targets),
+        chosen=chosen.tolist(),
+        near=[frozenset(np.flatnonzero(at >= at.max() - tie).tolist()) for at in said],
+        hits=(chosen == targets).tolist(),
+    )
+
+
+def taken(lengths: Sequence[int], limits: ProofPlan) -> int:
+    """Return how many of the first rows are used: as many as the plan's, but fewer, at least 8, where they are long.
+
+    Args:
+        lengths: tokens of each row.
+        limits: how many rows and tokens there may be.
+    """
+    short = sum(length <= limits.tokens for length in accumulate(lengths))
+    return min(limits.rows, len(lengths), max(FEWEST_ROWS, short))
+
+
+def _losses(logits: Any, targets: Any) -> list[float]:
+    import numpy as np  # noqa: PLC0415
+
+    wide = logits.astype(np.float64)
+    top = wide.max(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits give losses that are no numbers, and those never pass
+        normaliser = top[:, 0] + np.log(np.exp(wide - top).sum(-1))
+    losses: list[float] = (normaliser - np.take_along_axis(wide, targets[:, None], -1)[:, 0]).tolist()
+    return losses
+
+
+def perplexity(losses: Sequence[float]) -> float:
+    """Return the perplexity of tokens with these losses; infinite where it is too large, or there is none."""
+    try:
+        return math.exp(sum(losses) / len(losses))
+    except (OverflowError, ZeroDivisionError):
+        return math.inf
