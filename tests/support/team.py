@@ -84,9 +84,12 @@ class Team(World):
         )
         self.kubectl.apply(shelf, arguments=("-n", namespace))
         self.kubectl.wait("condition=Ready", "pod/shelf", "-n", namespace)
-        model = tiny_llama(folder / "model")
-        archive = subprocess.run(["tar", "-C", str(model.parent), "-c", "model"], check=True, capture_output=True)
-        command = ("exec", "-i", "-n", namespace, "shelf", "--", "tar", "-C", "/models", "--no-same-owner", "-x")
+        self.shelve(tiny_llama(folder / "model"))
+
+    def shelve(self, model: Path) -> None:
+        """Puts a model's folder on the claim `models`, under its own name."""
+        archive = subprocess.run(["tar", "-C", str(model.parent), "-c", model.name], check=True, capture_output=True)
+        command = ("exec", "-i", "-n", self.namespace, "shelf", "--", "tar", "-C", "/models", "--no-same-owner", "-x")
         subprocess.run(
             [self.kubectl.binary, *command],
             input=archive.stdout,

@@ -123,13 +123,13 @@ def test_a_plan_for_this_machine_says_so_where_the_job_wants_what_is_not_here(
 
 
 def test_memory_below_the_estimate_is_told_with_both_numbers(strop: Strop, tmp_path: Path) -> None:
-    file = job_file(tmp_path, POOL, compute={"resources": {"memory": "256Mi"}})
+    file = job_file(tmp_path, POOL, compute={"resources": {"memory": "600Mi"}})
     (estimate,) = re.findall(r"^memory (.* GiB) = ", strop("plan", file).out, flags=re.MULTILINE)
     for command in ("plan", "validate"):
         answer = strop(command, file)
         assert answer.code == 0
         assert answer.err.startswith(
-            "note: team-a/job: spec.compute.resources.memory: found 256Mi, but the estimate is "
+            "note: team-a/job: spec.compute.resources.memory: found 600Mi, but the estimate is "
         )
         assert "leave it out" in answer.err
     assert f"the estimate is {estimate} (by preset smollm2-135m): the pod will be killed" in strop("plan", file).err

@@ -71,10 +71,10 @@ def test_validate_tells_for_which_kind_of_pool_memory_is_too_little(strop: Strop
     def said(command: str, memory: str, *pools: dict[str, Any]) -> str:
         return strop(command, job_file(tmp_path, *pools, compute={"resources": {"memory": memory}})).err
 
-    both = said("validate", "256Mi")
+    both = said("validate", "600Mi")
     on_cpus, beside, needed = re.findall(r"([\d.]+) GiB on CPUs, ([\d.]+) GiB beside .* give (\w+) or", both)[0]
     assert float(beside) < float(on_cpus)
-    assert f"give {needed} or" in said("plan", "256Mi", POOL), "validate advises what plan does"
+    assert f"give {needed} or" in said("plan", "600Mi", POOL), "validate advises what plan does"
     between = said("validate", "3Gi")
     assert f"the estimate is {on_cpus} GiB on CPUs (by" in between
     assert f"would probably be killed for want of memory there; give {needed} or leave it out" in between

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strop.api.finetunejob import ResourcesSpec
+from strop.api.quantities import parse_quantity
 from strop.planning.inputs import PlanError, Pool
 from strop.planning.pools import Needs, fit
-from strop.planning.quantities import parse_quantity
 from strop.planning.resolve import resolve
 from strop_trainer.plan import PlacementPlan
 from tests.support.planning import SMOLLM, gpu_pool_of, job_of, pool_of

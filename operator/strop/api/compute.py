@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
-from strop.api.base import ApiModel, CpuQuantity, DnsLabel, ImageReference, MemoryQuantity
+from strop.api.base import ApiModel, CpuQuantity, DnsLabel, Found, ImageReference, MemoryQuantity, Rule
+from strop.api.quantities import parse_quantity
+
+LEAST_MEMORY: Final = "512Mi"
+"""A trainer has 0.5 GiB of its own memory, without the libraries' files, before it loads a model. With less it is not
+ended but stands still: the kernel drops the pages of the libraries and reads them again, and that without an end."""
 
 
 class ResourcesSpec(ApiModel):
     """Resources of one trainer pod."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!has(self.memory) || !isQuantity(self.memory) || "
+            f"quantity(self.memory).compareTo(quantity('{LEAST_MEMORY}')) >= 0",
+            f"a trainer needs {LEAST_MEMORY} before it has loaded a model: give more, or leave it out",
+            ".memory",
+            check=lambda self: self.memory is None or parse_quantity(self.memory) >= parse_quantity(LEAST_MEMORY),
+            found=Found("self.memory", lambda self: str(self.memory)),
+        ),
+    )
+
     cpu: CpuQuantity | None = Field(
         default=None, description="CPUs, such as 2 or 1500m. Left out: all that the pool allows."
     )
-    memory: MemoryQuantity | None = Field(default=None, description="Memory, such as 8Gi. Left out: by the estimate.")
+    memory: MemoryQuantity | None = Field(
+        default=None, description=f"Memory, such as 8Gi; at least {LEAST_MEMORY}. Left out: by the estimate."
+    )
     accelerators: Annotated[int, Field(ge=0, le=64)] | None = Field(
         default=None,
         description="Accelerators, of the kind that the pool has: none, or one a rank. Left out: one a rank where the "

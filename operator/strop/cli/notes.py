@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from strop.api.finetunejob import ResourcesSpec
+from strop.api.quantities import format_bytes, memory_quantity, parse_quantity
 from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
 from strop.planning.presets import model_facts
-from strop.planning.quantities import format_bytes, memory_quantity, parse_quantity
 from strop.planning.resolve import needs_of, resolve_training
 
 _SURELY_TOO_LITTLE: Final = 0.5

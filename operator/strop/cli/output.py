@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from strop.api.finetunejob import FineTuneJobSpec
+from strop.api.quantities import format_bytes
 from strop.cli.estimates import Estimated
 from strop.cli.planned import Planned, at_home
 from strop.cli.workspace import Workspace
 from strop.planning.chooser import FIXED
 from strop.planning.presets import model_facts
-from strop.planning.quantities import format_bytes
 from strop_trainer.plan import TEMPLATE_TASKS, MemoryEstimate
 from strop_trainer.termination import TerminationMessage
 

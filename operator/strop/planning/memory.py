@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from strop.api.quantities import GIB
 from strop.planning.preference import sequences_of
 from strop.planning.presets import Shape
-from strop.planning.quantities import GIB
 from strop_trainer.plan import (
     CPU_PASS_TOKENS,
     LABEL_TASKS,

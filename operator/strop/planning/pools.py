@@ -8,8 +8,8 @@ from fractions import Fraction
 
 from strop.api import names
 from strop.api.finetunejob import ResourcesSpec
+from strop.api.quantities import GIB, format_bytes, memory_quantity, parse_quantity
 from strop.planning.inputs import Job, PlanError, Pool
-from strop.planning.quantities import GIB, format_bytes, memory_quantity, parse_quantity
 from strop_trainer.plan import MemoryEstimate, ResourcesPlacement
 
 AUTO = "auto"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from strop.api.finetunejob import FineTuneJobSpec
+from strop.api.quantities import MIB
 from strop.planning.lengths import longest_row
 from strop.planning.presets import ModelFacts, Shape
-from strop.planning.quantities import MIB
 from strop_trainer.capacity import FEW_BITS_A_ROW, TOKENS_A_PARAMETER
 
 _RANKS: Final = (16, 32, 64, 128)

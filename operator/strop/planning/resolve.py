@@ -15,6 +15,7 @@ from strop.api.finetunejob import (
     OutputSpec,
     ResourcesSpec,
 )
+from strop.api.quantities import GIB, format_bytes, memory_quantity
 from strop.planning import encoder_decoders
 from strop.planning.by_model import check_by_model, check_plan_by_model, lacks_onnx
 from strop.planning.chooser import Chooser, given
@@ -26,7 +27,6 @@ from strop.planning.memory import estimate_memory, host_bytes, kept_bytes, pod_b
 from strop.planning.methods import resolve_method
 from strop.planning.pools import AUTO, Fit, Needs, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
-from strop.planning.quantities import GIB, format_bytes, memory_quantity
 from strop_trainer.encoder_decoders import TASKS
 from strop_trainer.plan import (
     LABEL_TASKS,

@@ -48,7 +48,7 @@ _JOB: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "spec.distributed.strategy": (("none",), {"enum": "zero-4"}),
     "spec.compute.pool": Values.label,
     "spec.compute.resources.cpu": Values.cpu,
-    "spec.compute.resources.memory": Values.memory,
+    "spec.compute.resources.memory": Values.pod_memory,
     "spec.compute.resources.accelerators": numbers(0, 64),
     "spec.compute.image": Values.image,
     "spec.evaluation.everySteps": numbers(1, 1_000_000),

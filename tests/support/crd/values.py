@@ -36,6 +36,7 @@ class Values:
         ("1k", "8Gi", "1.5Ti", "1" * 30 + "Gi"),
         {"minLength": "", "maxLength": "1" * 31 + "Gi", "form": "8"},
     )
+    pod_memory = (("512Mi", "8Gi", "1.5Ti", "1" * 30 + "Gi"), memory[1])
     image = (
         ("a", "registry.example:5000/a/b:1", "a@sha256:" + HASH, "a" * 512),
         {"minLength": "", "maxLength": "a" * 513, "form": "a b"},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strop.planning.quantities import GIB, MIB, format_bytes, memory_quantity, parse_quantity
+from strop.api.quantities import GIB, MIB, format_bytes, memory_quantity, parse_quantity
 
 
 @pytest.mark.parametrize(
