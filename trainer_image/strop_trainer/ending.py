@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from strop_trainer.context import Clock, StopRequest, say
 from strop_trainer.errors import Preempted, explain
@@ -43,3 +44,20 @@ def say_last(message: TerminationMessage, code: ExitCode) -> None:
     """Write the last word to the log."""
     where = "" if code is ExitCode.OK else f" in {message.stage}"
     say(f"\n{message.reason}{where}: {message.message}")
+
+
+def out_of_memory(stage: str, limit: int) -> TerminationMessage:
+    """Return the last word of a trainer that stands still at its memory limit, in bytes."""
+    return TerminationMessage(
+        stage=stage,
+        reason="OutOfMemory",
+        message=f"out of memory: the trainer stands still at its limit of {limit / 2**20:.0f}Mi, where the kernel "
+        "drops and reads again what it runs. Raise compute.resources.memory, or lower training.microBatchSize or "
+        "training.maxLength",
+    )
+
+
+def write_last(message: TerminationMessage, path: str | None) -> None:
+    """Write the last word to where Kubernetes reads it; None: nobody does."""
+    if path:
+        Path(path).write_text(message.dump(), encoding="utf-8")

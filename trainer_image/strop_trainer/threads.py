@@ -15,6 +15,7 @@ import re
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from strop_trainer.cgroups import levels
 from strop_trainer.errors import bad_configuration
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -40,25 +41,7 @@ def quota_v1(quota: str, period: str) -> float | None:
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
     """Return the CPUs that this process may use by its cgroup and all above it, or None where nothing limits it."""
-    found: list[float] = []
-    try:
-        memberships = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in memberships:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            bases = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
-        elif "cpu" in controllers.split(","):
-            bases = [root / "sys/fs/cgroup" / controllers, root / "sys/fs/cgroup/cpu"]
-        else:
-            continue
-        # In a container the path is the host's, and only the mount's root is there: missing levels are passed over.
-        steps = [part for part in path.split("/") if part and part != ".."]
-        for base in bases:
-            levels = [base.joinpath(*steps[:depth]) for depth in range(len(steps) + 1)]
-            found += [quota for level in levels if (quota := _quota_of(level)) is not None]
-    return min(found, default=None)
+    return min((quota for level in levels("cpu", root) if (quota := _quota_of(level)) is not None), default=None)
 
 
 def _quota_of(group: Path) -> float | None:

@@ -69,7 +69,7 @@ REASONS: Final[Mapping[str, str]] = {
     Reason.PROOF_FAILED: "The result missed its proof or a gate of `evaluation`; it is not published.",
     Reason.NO_PERMISSION: "Credentials are missing or refused.",
     Reason.BAD_CONFIGURATION: "The trainer cannot do what the job asks for: it does not fit, or is not supported.",
-    Reason.OUT_OF_MEMORY: "The trainer was ended at its memory limit. "
+    Reason.OUT_OF_MEMORY: "The trainer was ended at its memory limit, or stood still there. "
     "Raise `compute.resources.memory`, or lower `training.microBatchSize` or `training.maxLength`.",
     Reason.DEADLINE_EXCEEDED: "`activeDeadlineSeconds` passed before it was done.",
     Reason.BACKOFF_LIMIT: "It failed more often than `backoffLimit` allows.",
