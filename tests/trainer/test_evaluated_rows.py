@@ -53,4 +53,7 @@ def test_answers_are_evaluated_on_rows_of_the_whole_file(tmp_path: Path) -> None
     text = " ".join(tokenizer.decode(row) for batch in run.held_out for row in batch.inputs["input_ids"].tolist())
     assert [text.count(f"it is {label}") for label in ("bad", "fair", "good")] == [3, 3, 3]
     answers = [question.reference for question in run.questions]
-    assert [answers.count(f"it is {label}") for label in ("bad", "fair", "good")] == [3, 3, 3]
+    assert len(answers) == 32
+    # However many of them are asked: the metric's, and the proof's, which are fewer where rows are long.
+    for used, fewest in ((32, 10), (20, 6), (8, 2)):
+        assert min(answers[:used].count(f"it is {label}") for label in ("bad", "fair", "good")) >= fewest

@@ -142,7 +142,16 @@ def test_short_rows_are_told_apart_in_bounded_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [Rows, list])
 def test_some_of_the_rows_are_of_the_whole(kind: Any) -> None:
     rows = kind([b"%d" % n for n in range(10)])
-    assert list(spread(rows, 3)[:3]) == [b"1", b"5", b"8"]
+    assert sorted(spread(rows, 3)[:3]) == [b"1", b"5", b"8"]
     assert sorted(spread(rows, 3)) == sorted(rows)
-    assert spread(rows, 10) is spread(rows, 11) is rows
+    assert list(spread(rows, 10)) == list(spread(rows, 11))
     assert list(spread(rows, 0)) == list(rows)
+
+
+@pytest.mark.parametrize("count", [20, 32, 100, 1000])
+@pytest.mark.parametrize("used", [4, 8, 20])
+def test_the_first_of_some_rows_are_of_the_whole_too(count: int, used: int) -> None:
+    places = [int(row) for row in spread([b"%d" % n for n in range(100)], count)[:used]]
+    quarters = [sum(place // 25 == quarter for place in places) for quarter in range(4)]
+    assert sum(quarters) == used
+    assert max(quarters) - min(quarters) <= 2

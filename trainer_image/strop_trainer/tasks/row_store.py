@@ -8,7 +8,7 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, overload
+from typing import IO, Any, Final, overload
 
 from strop_trainer.errors import TrainerError, bad_configuration
 
@@ -16,6 +16,8 @@ _BUFFER = 1 << 20
 """Bytes that are written at once."""
 _AHEAD = 1 << 18
 """Bytes of rows next to each other that are read at once."""
+_GOLDEN: Final = (5**0.5 - 1) / 2
+"""Its multiples fill a circle evenly, however many they are."""
 
 
 @dataclass
@@ -121,14 +123,15 @@ class Rows(Sequence[bytes]):
 
 
 def spread(rows: Sequence[bytes], count: int) -> Sequence[bytes]:
-    """Return the rows in an order whose first ones, so many, are taken evenly over all.
+    """Return the rows in an order whose first ones, so many, are taken evenly over all; and the first of those, too.
 
-    Files are often sorted by label or topic: what stands at their beginning is not what stands in them.
+    Files are often sorted by label or topic: what stands at their beginning is not what stands in them. However few of
+    the first rows are used, they are of the whole file.
     """
     total = len(rows)
-    if not 0 < count < total:
-        return rows
-    first = [(2 * place + 1) * total // (2 * count) for place in range(count)]
+    count = min(count, total)
+    places = sorted(range(count), key=lambda place: place * _GOLDEN % 1)
+    first = [(2 * place + 1) * total // (2 * count) for place in places]
     chosen = set(first)
     order = [*first, *(place for place in range(total) if place not in chosen)]
     return rows.select(order) if isinstance(rows, Rows) else [rows[place] for place in order]
