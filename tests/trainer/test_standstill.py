@@ -1,12 +1,19 @@
 """A trainer that only reads its libraries again is told from one that works."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
+from strop_trainer.exit_codes import ExitCode
 from strop_trainer.standstill import LOOKS, Look, Watch, busy_seconds, memory_group, stands_still
+from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.trainer
 
@@ -110,6 +117,45 @@ def test_it_is_ended_once_and_with_its_limit(monkeypatch: pytest.MonkeyPatch, tm
     Watch(found, 1.0, end, interval=0.01)
     assert ended.wait(10)
     assert limits == [LIMIT]
+
+
+CHILD = """
+import sys, subprocess, time
+from functools import partial
+import strop_trainer.__main__ as trainer
+from strop_trainer.standstill import Watch
+from tests.trainer.test_standstill import LIMIT, SEEN
+
+class FullGroup:
+    limit = LIMIT
+    looks = iter(SEEN)
+    def look(self):
+        return next(self.looks)
+
+def start(*_):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("rank", child.pid, flush=True)
+    time.sleep(600)
+
+trainer.memory_group, trainer.Watch, trainer.start = FullGroup, partial(Watch, interval=0.5), start
+trainer.main()
+"""
+
+
+def test_the_trainer_ends_with_words_and_leaves_no_rank_behind(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    environment = {**os.environ, "STROP_TERMINATION_LOG": str(log), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", CHILD]
+    found = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.returncode == ExitCode.BAD_CONFIGURATION, found.stderr
+    word = json.loads(log.read_text())
+    assert word["reason"] == "OutOfMemory"
+    assert "at its limit of 640Mi" in word["message"]
+    assert "OutOfMemory" in found.stdout
+    rank = int(found.stdout.split("rank ")[1].split()[0])
+    assert not psutil.pid_exists(rank) or psutil.Process(rank).status() == psutil.STATUS_ZOMBIE
 
 
 def test_what_the_ranks_do_counts() -> None:

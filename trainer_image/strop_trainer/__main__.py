@@ -13,7 +13,7 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.ranks.launch import lead
 from strop_trainer.run import Run
 from strop_trainer.stages import STAGES
-from strop_trainer.standstill import Watch, memory_group
+from strop_trainer.standstill import Watch, end_ranks, memory_group
 from strop_trainer.termination import TerminationMessage
 from strop_trainer.threads import cgroup_quota
 from strop_trainer.way import carry_out, start
@@ -28,9 +28,12 @@ def main() -> int:
     def give_up(limit: int) -> NoReturn:
         # Nothing else moves: what would clean up would not come to its end either.
         message = out_of_memory(clock.stage, limit)
-        write_last(message, log)
-        say_last(message, ExitCode.BAD_CONFIGURATION)
-        os._exit(ExitCode.BAD_CONFIGURATION)
+        try:
+            write_last(message, log)
+            say_last(message, ExitCode.BAD_CONFIGURATION)
+            end_ranks()
+        finally:
+            os._exit(ExitCode.BAD_CONFIGURATION)
 
     group = memory_group()
     watch = Watch(group, cgroup_quota() or 1.0, give_up) if group else None
