@@ -146,6 +146,17 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     assert answer.stdout == "{\n"
 
 
+@pytest.mark.parametrize(
+    ("output", "code", "told"),
+    [(">/dev/full", 74, "the output: cannot be written: No space left on device\n"), (">&-", 0, "")],
+)
+def test_an_output_that_takes_nothing_is_told_in_a_line(tmp_path: Path, output: str, code: int, told: str) -> None:
+    file = write(tmp_path / "job.yaml", POOL, manifest_of("job"))
+    command = f"{sys.executable} -c 'from strop.cli.main import main; main()' plan {file} {output}"
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (code, told)
+
+
 def test_this_machine_is_no_larger_than_its_container(tmp_path: Path) -> None:
     limit = tmp_path / "sys/fs/cgroup/memory.max"
     limit.parent.mkdir(parents=True)

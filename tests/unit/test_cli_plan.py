@@ -178,3 +178,16 @@ def test_estimate_of_a_model_of_unknown_size_asks_for_it(strop: Strop, tmp_path:
     answer = strop("estimate", job_file(tmp_path, training__maxLength=100_000))
     assert answer.code == 78
     assert "spec.training.maxLength" in answer.err
+
+
+def test_what_an_address_is_signed_with_is_not_shown(strop: Strop, tmp_path: Path) -> None:
+    signed = {"source": "https://bucket.example/train.jsonl?X-Amz-Signature=secret", "sha256": "0" * 64}
+    model = {"source": "https://hub.example/model.tar.gz?token=secret", "sha256": "0" * 64}
+    file = job_file(tmp_path, dataset={"train": [signed]}, model=model | {"parameters": "135M"})
+    answer = strop("plan", file)
+    assert (answer.code, answer.err.count("secret")) == (0, 0)
+    assert "https://bucket.example/train.jsonl" in answer.out
+    assert "https://hub.example/model.tar.gz" in answer.out
+    assert "secret" not in answer.out
+    assert "secret" not in strop("estimate", file).out
+    assert "token=secret" in strop("plan", file, "-o", "json").out, "what is run needs it"

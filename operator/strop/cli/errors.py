@@ -8,6 +8,8 @@ from strop_trainer.exit_codes import ExitCode
 
 USAGE: Final = 64
 """EX_USAGE: the command line itself is wrong."""
+CANNOT_WRITE: Final = 74
+"""EX_IOERR: what is said, or a file, cannot be written."""
 INTERRUPTED: Final = 130
 
 

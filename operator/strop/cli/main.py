@@ -20,7 +20,7 @@ from rich.console import Console
 
 from strop.api import names
 from strop.cli.data_check import check_inputs
-from strop.cli.errors import INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
+from strop.cli.errors import CANNOT_WRITE, INTERRUPTED, USAGE, CliError, bad_configuration, missing_input
 from strop.cli.estimates import estimate_files
 from strop.cli.logs import show_logs
 from strop.cli.manifests import NAMESPACE_ALLOWED, Bundle, called, is_namespace, load
@@ -30,6 +30,7 @@ from strop.cli.planned import Planned, plan_files, plan_json, refusals
 from strop.cli.process import run_child
 from strop.cli.registry_tree import show_models, verify_versions
 from strop.cli.workspace import Mounts, Roots, alone_in, lay_out, open_workspace
+from strop_trainer.errors import FULL
 from strop_trainer.exit_codes import ExitCode
 
 app: Final = typer.Typer(
@@ -311,8 +312,12 @@ def _program() -> str:
 
 def main() -> None:
     """Run the command line; every error is a line on stderr and an exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started it: what is said is for nobody
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays open
     try:
         code = app(standalone_mode=False, prog_name=_program())
+        sys.stdout.flush()
     except CliError as error:
         for line in error.lines:
             typer.echo(line, err=True)
@@ -325,4 +330,10 @@ def main() -> None:
     except BrokenPipeError:
         _say_no_more()
         code = 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _say_no_more()
+        typer.echo(f"{error.filename or 'the output'}: cannot be written: {error.strerror}", err=True)
+        code = CANNOT_WRITE
     sys.exit(code or 0)

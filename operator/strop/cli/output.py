@@ -20,6 +20,7 @@ from strop.cli.planned import Planned, at_home
 from strop.cli.workspace import Workspace
 from strop.planning.chooser import FIXED
 from strop.planning.presets import model_facts
+from strop_trainer import addresses
 from strop_trainer.plan import TEMPLATE_TASKS, MemoryEstimate
 from strop_trainer.termination import TerminationMessage
 
@@ -34,7 +35,7 @@ def show_plan(console: Console, planned: Planned) -> None:
     placement = plan.placement
     console.print(f"[bold]{placement.namespace}/{placement.job}[/bold]  {plan.digest}")
     console.print(
-        f"{plan.training.task} · {plan.training.method.type} · {escape(plan.training.model.source)} → "
+        f"{plan.training.task} · {plan.training.method.type} · {escape(addresses.shown(plan.training.model.source))} → "
         f"{placement.output.claim}/{placement.namespace}/{placement.output.model}/<N>",
         soft_wrap=True,
     )
@@ -46,7 +47,7 @@ def show_plan(console: Console, planned: Planned) -> None:
     console.print(f"{place} of a node of pool {placement.pool}" + (" (no pool was given)" if planned.embedded else ""))
     console.print(_model_line(planned), soft_wrap=True)
     table = _table("Field", "Value", "Why")
-    rows = [(field, shown(_short(value)), "given") for field, value in given_values(planned)]
+    rows = [(field, shown(_short(field, value)), "given") for field, value in given_values(planned)]
     rows += [(item.field, shown(item.value), escape(item.reason)) for item in plan.resolved]
     # In the order of a spec, what was given before what was chosen; a line is left free between its parts.
     for _, part in groupby(sorted(rows, key=lambda row: _place(row[0])), key=lambda row: _place(row[0])):
@@ -96,16 +97,20 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _short(value: Any) -> Any:
+def _short(field: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if field.endswith("source"):
+        return addresses.shown(value)
     line = next(iter(value.splitlines()), "")
     return line if line == value else f"{line[:_TEXT_LENGTH]} …"
 
 
 def show_estimate(console: Console, found: Estimated) -> None:
     """Print where the memory goes, on a CPU and on an accelerator."""
-    console.print(f"[bold]{found.job.namespace}/{found.job.name}[/bold]  {escape(found.training.model.source)}")
+    console.print(
+        f"[bold]{found.job.namespace}/{found.job.name}[/bold]  {escape(addresses.shown(found.training.model.source))}"
+    )
     table = _table("Memory", "On a CPU", "On an accelerator")
     for part in (*_PARTS, "total"):
         table.add_row(part, *(format_bytes(getattr(estimate, part)) for estimate in (found.cpu, found.accelerator)))
