@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,15 @@ def test_without_a_row_nothing_is_proven(merged: Path, exported: dict[OnnxPrecis
 )
 def test_short_rows_are_many_and_long_ones_few(lengths: list[int], expected: int) -> None:
     assert taken(lengths, LIMITS) == expected
+
+
+def test_reading_a_long_answer_takes_little_beside_its_logits() -> None:
+    logits = np.random.default_rng(0).standard_normal((1024, 8192), dtype=np.float32)
+    row = ProofRow([position % 8192 for position in range(1024)], 1, "")
+    tracemalloc.start()
+    found = read(row, logits, 4, frozenset(), 0.01)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.losses) == len(found.chosen) == len(found.near) == len(found.hits) == 1023
+    assert found.logits.shape == (4, 8192)
+    assert peak < logits.nbytes / 8, "several times as much, if it were done at once"

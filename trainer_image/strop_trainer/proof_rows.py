@@ -12,6 +12,8 @@ from strop_trainer.plan import ProofPlan
 
 FEWEST_ROWS = 8
 """Rows that are used however long they are."""
+_AT_ONCE = 16
+"""Positions whose logits are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,19 @@ def read(row: ProofRow, logits: Any, kept: int, ends: frozenset[int], tie: float
     # The first token of a row is predicted nowhere.
     indices = np.arange(max(row.prompt_length, 1), row.answer_end(ends))
     targets = np.asarray(row.input_ids)[indices]
-    said = logits[indices - 1 - first]
-    chosen = said.argmax(-1)
-    return Reading(
-        logits=logits[-kept:].copy(),
-        finite=bool(np.isfinite(logits).all()),
-        losses=_losses(said, targets),
-        chosen=chosen.tolist(),
-        near=[frozenset(np.flatnonzero(at >= at.max() - tie).tolist()) for at in said],
-        hits=(chosen == targets).tolist(),
-    )
+    losses: list[float] = []
+    chosen: list[int] = []
+    near: list[frozenset[int]] = []
+    # A few at a time: arithmetic over a long answer's logits would take several times their memory.
+    for start in range(0, len(indices), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        said = logits[indices[part] - 1 - first]
+        losses += _losses(said, targets[part])
+        chosen += said.argmax(-1).tolist()
+        near += [frozenset(np.flatnonzero(at >= at.max() - tie).tolist()) for at in said]
+    finite = all(bool(np.isfinite(logits[start : start + _AT_ONCE]).all()) for start in range(0, len(logits), _AT_ONCE))
+    hits = [token == target for token, target in zip(chosen, targets.tolist(), strict=True)]
+    return Reading(logits[-kept:].copy(), finite, losses, chosen, near, hits)
 
 
 def taken(lengths: Sequence[int], limits: ProofPlan) -> int:
