@@ -11,6 +11,7 @@ import datetime
 import importlib
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -36,7 +37,13 @@ console = Console(highlight=False)
 def sections(text: str) -> dict[str, str]:
     """Return the page's sections by name."""
     parts = re.split(r"<!-- (\w+) -->\n", text)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    return {name: section.strip() for name, section in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def page(known: Mapping[str, str]) -> str:
+    """Return the page of these sections, in the order of the benchmarks."""
+    ordered = [f"{MARK.format(name=name)}\n{known[name]}\n" for name in MODULES if name in known]
+    return "\n".join([HEAD, *ordered])
 
 
 def main() -> int:
@@ -56,11 +63,10 @@ def main() -> int:
             missed = True
             continue
         today = datetime.datetime.now(tz=datetime.UTC).date()
-        known[name] = f"{result.markdown()}\n_{today}, {machine()}._\n\n"
+        known[name] = f"{result.markdown()}\n_{today}, {machine()}._"
         console.print(known[name])
         missed |= not all(goal.met for goal in result.goals)
-        ordered = [MARK.format(name=each) + "\n" + known[each] for each in MODULES if each in known]
-        PAGE.write_text("\n".join([HEAD, *ordered]), encoding="utf-8")
+        PAGE.write_text(page(known), encoding="utf-8")
     return int(missed)
 
 

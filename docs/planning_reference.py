@@ -124,8 +124,8 @@ def cli_page() -> str:
         inner = typer.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100)
         text.write(f"\n## `strop {name}`\n\n```text\n{command.get_help(inner).strip()}\n```\n")
     text.write(
-        "\n## Exit codes\n\nThose of the trainer ([their meaning](exit-codes.md)), and two of the command line's own: "
-        "64, it is wrong, and 130, interrupted.\n"
+        "\n## Exit codes\n\nThose of the trainer ([their meaning](exit-codes.md)), and three of the command line's "
+        "own: 64, it is wrong, 74, its output cannot be written, and 130, interrupted.\n"
     )
     return _HEADER + text.getvalue()
 

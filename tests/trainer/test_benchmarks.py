@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_training
+from benchmarks.__main__ import PAGE, page, sections
 from benchmarks.contest import Turn, in_step_order
 from benchmarks.gpu_training import LLAMA_8B, OURS, PEER, TINY
 from benchmarks.results import Goal
@@ -25,6 +26,11 @@ def test_a_tiny_shape_goes_all_the_way(tmp_path: Path) -> None:
     assert (tmp_path / "peer" / "adapter_model.safetensors").exists()
     assert gpu_training.row_of("lora: Strop", ours, ours)[0] == "lora: Strop"
     assert [goal.name.split(":")[0] for goal in gpu_training.goals_of("lora", turns)] == ["lora"] * 3
+
+
+def test_writing_the_page_again_changes_nothing() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(sections(text)) == text
 
 
 def test_the_plan_of_the_large_shape_is_for_one_gpu() -> None:
