@@ -30,7 +30,7 @@ from strop_trainer.proof import (
     tie_of,
     with_scores,
 )
-from strop_trainer.proof_rows import ProofRow, read, taken
+from strop_trainer.proof_rows import Kept, ProofRow, read, taken
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Question
 from tests.support.models import tiny_llama, tiny_tokenizer
@@ -138,7 +138,8 @@ def one_row(ours: list[list[float]], theirs: list[list[float]], free: list[int] 
     row, ends = ProofRow([0, 1, END, 0], 1, "one"), frozenset({END})
     behind = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     expected, found = (
-        read(row, np.array([*side, *behind], dtype=np.float32), 4, ends, tie_of(LIMITS)) for side in (ours, theirs)
+        read(row, np.array([*side, *behind], dtype=np.float32), Kept(4, tie_of(LIMITS)), ends)
+        for side in (ours, theirs)
     )
     greedy = Greedy([1, END], np.array(ours, dtype=np.float32))
     reference = Reference([expected], [greedy], ends, ["one"])
@@ -331,7 +332,7 @@ def test_reading_a_long_answer_takes_little_beside_its_logits() -> None:
     logits = np.random.default_rng(0).standard_normal((1024, 8192), dtype=np.float32)
     row = ProofRow([position % 8192 for position in range(1024)], 1, "")
     tracemalloc.start()
-    found = read(row, logits, 4, frozenset(), 0.01)
+    found = read(row, logits, Kept(4, 0.01), frozenset())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found.losses) == len(found.chosen) == len(found.near) == len(found.hits) == 1023

@@ -160,6 +160,8 @@ def test_an_output_that_takes_nothing_is_told_in_a_line(tmp_path: Path, output: 
 def test_this_machine_is_no_larger_than_its_container(tmp_path: Path) -> None:
     limit = tmp_path / "sys/fs/cgroup/memory.max"
     limit.parent.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n", encoding="ascii")
     limit.write_text("max\n", encoding="ascii")
     whole = machine.memory_bytes(tmp_path)
     limit.write_text(f"{1 << 28}\n", encoding="ascii")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from strop_trainer.export.reference import Greedy, Reference, decode, run_reference
 from strop_trainer.export.runners import AnswerRunner, LogitsRunner, weight_precision
 from strop_trainer.plan import PROOF_LOGITS_BYTES, OnnxPrecision, ProofPlan
-from strop_trainer.proof_rows import ProofRow, Reading, perplexity, read, taken
+from strop_trainer.proof_rows import Kept, ProofRow, Reading, perplexity, read, taken
 from strop_trainer.tasks.base import Question
 from strop_trainer.termination import ProofSummary
 
@@ -212,10 +212,9 @@ def prove(
     used = answered[: taken([len(row.input_ids) for row in answered], limits)]
     if not used:
         raise ValueError(f"proof: found no held-out row with an answer among {len(rows)}, expected at least one")
-    positions = kept_positions(merged, len(used))
+    kept = Kept(kept_positions(merged, len(used)))
     prompts = [row.input_ids[: row.prompt_length] for row in used[:FREE_ROWS]]
-    tie = tie_of(limits)
-    reference = run_reference(merged, used, prompts, positions, max_new_tokens, tie)
+    reference = run_reference(merged, used, prompts, replace(kept, tie=tie_of(limits)), max_new_tokens)
     tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     threads = torch.get_num_threads()
     results = []
@@ -228,8 +227,7 @@ def prove(
             found = weight_precision(export.folder)
             runner = LogitsRunner(export.folder, threads, export.adapter)
             readings = [
-                read(row, runner.logits(row.input_ids, row.needed(positions)), positions, reference.end_tokens, tie)
-                for row in used
+                read(row, runner.logits(row.input_ids, row.needed(kept)), kept, reference.end_tokens) for row in used
             ]
             del runner
             answerer = AnswerRunner(export.folder, threads, export.adapter)
@@ -383,11 +381,9 @@ def measure(
     import numpy as np  # noqa: PLC0415
 
     finite = all(reading.finite for reading in (*reference.readings, *readings))
-    difference = 0.0 if finite else math.inf
-    agreed: list[bool] = []
-    for ours, theirs in zip(reference.readings, readings, strict=True):
-        difference = max(difference, float(np.abs(ours.logits - theirs.logits).max())) if finite else math.inf
-        agreed += [token in near for token, near in zip(theirs.chosen, ours.near, strict=True)]
+    pairs = list(zip(reference.readings, readings, strict=True))
+    difference = max(float(np.abs(ours.logits - theirs.logits).max()) for ours, theirs in pairs) if finite else math.inf
+    agreed = [token in near for ours, theirs in pairs for token, near in zip(theirs.chosen, ours.near, strict=True)]
     count = max(1, len(agreed))
     return Measured(
         rows=len(rows),

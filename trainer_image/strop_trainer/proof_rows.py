@@ -17,6 +17,19 @@ _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What is kept of what a model says of a row.
+
+    Args:
+        positions: how many of the last ones keep their logits; bounds the memory.
+        tie: how far below the largest a logit may lie to be near it; None where nobody asks for those near it.
+    """
+
+    positions: int
+    tie: float | None = None
+
+
+@dataclass(frozen=True)
 class ProofRow:
     """One held-out row.
 
@@ -39,12 +52,12 @@ class ProofRow:
                 return index + 1
         return len(self.input_ids)
 
-    def needed(self, kept: int) -> int:
-        """Return from how many of the last positions logits are needed, where those of `kept` are to be kept.
+    def needed(self, kept: Kept) -> int:
+        """Return from how many of the last positions logits are needed.
 
         The token at index i is predicted at position i - 1.
         """
-        return min(len(self.input_ids), max(kept, len(self.input_ids) - self.prompt_length + 1))
+        return min(len(self.input_ids), max(kept.positions, len(self.input_ids) - self.prompt_length + 1))
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,8 @@ class Reading:
         finite: whether all of its logits that were seen are numbers.
         losses: negative log-likelihood in nats of each token of the answer.
         chosen: the token it would have said at each place of the answer.
-        near: the tokens there whose logits are hardly below the chosen one's, itself among them.
+        near: the tokens there whose logits are hardly below the chosen one's, itself among them; empty where nobody
+            asked.
         hits: whether it would have said the answer's token.
     """
 
@@ -68,15 +82,14 @@ class Reading:
     hits: list[bool]
 
 
-def read(row: ProofRow, logits: Any, kept: int, ends: frozenset[int], tie: float) -> Reading:
+def read(row: ProofRow, logits: Any, kept: Kept, ends: frozenset[int]) -> Reading:
     """Return what is kept of a model's logits for a row.
 
     Args:
         row: what it read.
         logits: float32 (N, V), of the last N positions of the row; N at least `row.needed(kept)`.
-        kept: of how many positions the logits are kept.
+        kept: what is kept of them.
         ends: tokens that end an answer.
-        tie: how far below the largest a logit may lie to be near it.
     """
     import numpy as np  # noqa: PLC0415 - the plan's side of the trainer goes without it
 
@@ -93,10 +106,11 @@ def read(row: ProofRow, logits: Any, kept: int, ends: frozenset[int], tie: float
         said = logits[indices[part] - 1 - first]
         losses += _losses(said, targets[part])
         chosen += said.argmax(-1).tolist()
-        near += [frozenset(np.flatnonzero(at >= at.max() - tie).tolist()) for at in said]
+        if kept.tie is not None:
+            near += [frozenset(np.flatnonzero(at >= at.max() - kept.tie).tolist()) for at in said]
     finite = all(bool(np.isfinite(logits[start : start + _AT_ONCE]).all()) for start in range(0, len(logits), _AT_ONCE))
     hits = [token == target for token, target in zip(chosen, targets.tolist(), strict=True)]
-    return Reading(logits[-kept:].copy(), finite, losses, chosen, near, hits)
+    return Reading(logits[-kept.positions :].copy(), finite, losses, chosen, near, hits)
 
 
 def taken(lengths: Sequence[int], limits: ProofPlan) -> int:

@@ -20,7 +20,7 @@ from typing import Final
 
 import psutil
 
-from strop_trainer.cgroups import levels
+from strop_trainer.cgroups import lowest_memory_limit
 
 INTERVAL_SECONDS: Final = 10.0
 LOOKS: Final = 4
@@ -31,7 +31,8 @@ AGAIN: Final = 2500
 """Pages a second that are read again: 10 MB, a tenth of what a hard disk gives."""
 BUSY: Final = 0.2
 """CPUs in its own code from which on a process does not stand still; of less than a CPU, that share of it."""
-_UNLIMITED: Final = 1 << 60
+_NAMES: Final = (("rss", "anon"), ("workingset_refault_file", "workingset_refault_file"))
+"""Of what is the process's own and of what was read again, in cgroup v1 and v2."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,6 @@ class MemoryGroup:
         return Look(time.monotonic(), self.limit, int(own), int(again), busy_seconds())
 
 
-_NAMES: Final = (("rss", "anon"), ("workingset_refault_file", "workingset_refault_file"))
-
-
 def busy_seconds() -> float:
     """Return the CPU seconds that this process and all that it started were in their own code."""
     found = os.times()
@@ -95,22 +93,8 @@ def end_ranks() -> None:
 
 def memory_group(root: Path = Path("/")) -> MemoryGroup | None:
     """Return the group whose limit this process meets first; None where nothing limits it."""
-    found = [(limit, level) for level in levels("memory", root) if (limit := _limit_of(level)) is not None]
-    if not found:
-        return None
-    limit, level = min(found, key=lambda each: each[0])
-    return MemoryGroup(level, limit)
-
-
-def _limit_of(level: Path) -> int | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        try:
-            text = (level / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit() and int(text) < _UNLIMITED:
-            return int(text)
-    return None
+    found = lowest_memory_limit(root)
+    return None if found is None else MemoryGroup(*found)
 
 
 def stands_still(looks: Sequence[Look], cpus: float) -> bool:

@@ -10,10 +10,10 @@ from typing import Final
 
 from strop.api.computepool import AcceleratorSpec, ComputePoolSpec
 from strop.planning.inputs import Pool
+from strop_trainer.cgroups import lowest_memory_limit
 
 NAME: Final = "this-machine"
 _MIB: Final = 1024**2
-_CGROUP_LIMITS: Final = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def this_machine(root: Path = Path("/")) -> Pool:
@@ -32,8 +32,8 @@ def this_machine(root: Path = Path("/")) -> Pool:
 def memory_bytes(root: Path = Path("/")) -> int:
     """Return the memory of this machine, or of the container's limit where it is smaller."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [int(text) for text in (_text(root / path) for path in _CGROUP_LIMITS) if text.isdecimal()]
-    return min([total, *limits])
+    limited = lowest_memory_limit(root)
+    return total if limited is None else min(total, limited[1])
 
 
 def nvidia_accelerator() -> AcceleratorSpec | None:
@@ -50,10 +50,3 @@ def nvidia_accelerator() -> AcceleratorSpec | None:
     if not sizes:
         return None
     return AcceleratorSpec(resource_name="nvidia.com/gpu", memory=f"{min(sizes)}Mi", per_node=len(sizes))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

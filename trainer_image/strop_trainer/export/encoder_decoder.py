@@ -16,7 +16,7 @@ from strop_trainer.export.encoder import exporting, quantize, weight_precision, 
 from strop_trainer.export.reference import Greedy, Reference, decode, load_merged
 from strop_trainer.greedy import greedily
 from strop_trainer.plan import OnnxPrecision
-from strop_trainer.proof_rows import ProofRow, read
+from strop_trainer.proof_rows import Kept, ProofRow, read
 
 ENCODER: Final = "encoder_model.onnx"
 """input_ids, attention_mask (R, S) → last_hidden_state (R, S, H)."""
@@ -172,13 +172,12 @@ class TranslationRunner:
         return found[0].astype(np.float32)
 
 
-def run_encoder_decoder(  # noqa: PLR0917 - the model, what it reads, and what is kept of that
+def run_encoder_decoder(
     merged: Path,
     rows: Sequence[tuple[DecoderRow, ProofRow]],
     free: Sequence[DecoderRow],
-    positions: int,
+    kept: Kept,
     max_new_tokens: int,
-    tie: float,
 ) -> Reference:
     """Run the merged model in fp32 over whole rows, and greedily from what the decoder begins with.
 
@@ -186,9 +185,8 @@ def run_encoder_decoder(  # noqa: PLR0917 - the model, what it reads, and what i
         merged: Hugging Face folder.
         rows: to compare position by position, each with its decoder's side.
         free: to be answered freely.
-        positions: logits kept a row, the last ones; bounds the memory.
+        kept: what is kept of what it says of each row.
         max_new_tokens: length of an answer at most.
-        tie: how far below the largest a logit may lie to be near it.
     """
     import torch  # noqa: PLC0415
 
@@ -198,7 +196,7 @@ def run_encoder_decoder(  # noqa: PLR0917 - the model, what it reads, and what i
         for row, target in rows:
             inputs = {"input_ids": torch.tensor([list(row.source_ids)])}
             found = model(**inputs, decoder_input_ids=torch.tensor([list(row.input_ids)]), use_cache=False)
-            readings.append(read(target, found.logits[0].float().numpy(), positions, ends, tie))
+            readings.append(read(target, found.logits[0].float().numpy(), kept, ends))
         for row in free:
             ids = torch.tensor([list(row.source_ids)])
             output = generate(

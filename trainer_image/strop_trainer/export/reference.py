@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from strop_trainer.greedy import end_tokens, greedily
-from strop_trainer.proof_rows import ProofRow, Reading, read
+from strop_trainer.proof_rows import Kept, ProofRow, Reading, read
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,12 @@ class Reference:
     texts: list[str]
 
 
-def run_reference(  # noqa: PLR0917 - the model, what it reads, and what is kept of that
+def run_reference(
     merged: Path,
     rows: Sequence[ProofRow],
     prompts: Sequence[Sequence[int]],
-    positions: int,
+    kept: Kept,
     max_new_tokens: int,
-    tie: float,
 ) -> Reference:
     """Run the merged model in fp32 over whole rows, and greedily from prompts.
 
@@ -55,9 +54,8 @@ def run_reference(  # noqa: PLR0917 - the model, what it reads, and what is kept
         merged: Hugging Face folder.
         rows: with their answers.
         prompts: token ids to be answered freely.
-        positions: logits kept a row, the last ones; bounds the memory.
+        kept: what is kept of what it says of each row.
         max_new_tokens: length of an answer at most.
-        tie: how far below the largest a logit may lie to be near it.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
 
@@ -66,8 +64,8 @@ def run_reference(  # noqa: PLR0917 - the model, what it reads, and what is kept
     with torch.inference_mode():
         for row in rows:
             ids = torch.tensor([list(row.input_ids)])
-            found = model(input_ids=ids, logits_to_keep=row.needed(positions), use_cache=False)
-            readings.append(read(row, found.logits[0].float().numpy(), positions, ends, tie))
+            found = model(input_ids=ids, logits_to_keep=row.needed(kept), use_cache=False)
+            readings.append(read(row, found.logits[0].float().numpy(), kept, ends))
         greedy = [_greedy(model, prompt, ends, max_new_tokens) for prompt in prompts]
     return Reference(readings, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from strop_trainer.export.encoder_decoder import (
@@ -13,7 +14,7 @@ from strop_trainer.export.encoder_decoder import (
 )
 from strop_trainer.plan import OnnxPrecision, ProofPlan
 from strop_trainer.proof import FREE_ROWS, ProofResult, judge, kept_positions, not_run, tie_of
-from strop_trainer.proof_rows import ProofRow, read, taken
+from strop_trainer.proof_rows import Kept, ProofRow, read, taken
 from strop_trainer.tasks.encoder_decoder import SourceQuestion
 
 
@@ -41,8 +42,9 @@ def prove_encoder_decoder(
     rows = [DecoderRow(asked.prompt_ids, asked.row_ids, len(asked.given)) for asked in used]
     targets = [ProofRow(asked.row_ids, len(asked.given), asked.reference) for asked in used]
     pairs = list(zip(rows, targets, strict=True))
-    positions, tie = kept_positions(merged, len(rows)), tie_of(limits)
-    reference = run_encoder_decoder(merged, pairs, rows[:FREE_ROWS], positions, max_new_tokens, tie)
+    kept = Kept(kept_positions(merged, len(rows)))
+    with_ties = replace(kept, tie=tie_of(limits))
+    reference = run_encoder_decoder(merged, pairs, rows[:FREE_ROWS], with_ties, max_new_tokens)
     tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     results = []
     for precision, folder in exports.items():
@@ -50,7 +52,7 @@ def prove_encoder_decoder(
             found = precision_of(folder)
             runner = TranslationRunner(folder, torch.get_num_threads())
             readings = [
-                read(target, runner.logits(row, target.needed(positions)), positions, reference.end_tokens, tie)
+                read(target, runner.logits(row, target.needed(kept)), kept, reference.end_tokens)
                 for row, target in pairs
             ]
             free = [runner.greedy(row, reference.end_tokens, max_new_tokens) for row in rows[:FREE_ROWS]]
