@@ -81,6 +81,25 @@ def test_the_work_of_a_model_is_that_of_its_linear_layers(tmp_path: Path) -> Non
     assert work_of_model(adapted.base) == Work(4 * body + 6 * trained, 4 * hidden * vocabulary)
 
 
+@pytest.mark.parametrize(
+    ("lora", "per_target"),
+    [
+        # One is trained in place of the original, which is kept beside it.
+        ({"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}, 6 * 64 * 512),
+        ({"target_modules": ["q_proj", "lm_head"]}, 4 * 64 * 512 + 6 * 4 * (64 + 512)),
+    ],
+    ids=["trained in full", "with an adapter"],
+)
+def test_the_output_layer_works_on_targets_alone_whatever_is_around_it(
+    tmp_path: Path, lora: dict[str, Any], per_target: int
+) -> None:
+    folder = tiny_llama(tmp_path / "tiny", tie_word_embeddings=False)
+    body = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+    plan = make_plan(method={"lora": {"rank": 4, "alpha": 8, "dropout": 0.0, **lora}}).training
+    adapted = load_model(folder, plan, load_tokenizer(folder))
+    assert work_of_model(adapted.base) == Work(4 * body + 6 * 2 * 4 * (64 + 64), per_target)
+
+
 @pytest.mark.parametrize("architecture", ["t5", "bart", "marian", "mt5", "pegasus", "nllb", "mbart-50"])
 def test_of_an_encoder_decoder_each_half_works_on_its_own_tokens(tmp_path: Path, architecture: str) -> None:
     base: Any = AutoModelForSeq2SeqLM.from_pretrained(tiny_encoder_decoder(tmp_path / "tiny", architecture))

@@ -84,6 +84,7 @@ def check_as_one(alone: Surroundings, shared: Surroundings, strategy: str, **cha
     reports = run_warm_ranks(shared, shared_plan(strategy, 2, **changes))
     errors = (shared.root / "stderr-0").read_text() + (shared.root / "stderr-1").read_text()
     assert {rank: report.code for rank, report in reports.items()} == {0: ExitCode.OK, 1: ExitCode.OK}, errors
+    assert "Warning" not in errors
     published = reports[0].message.published
     assert published is not None
     for name, expected in one.message.published.metrics_tuned.items():
@@ -122,6 +123,18 @@ def test_two_ranks_train_what_one_does(tmp_path: Path, model: Path, case: str) -
     check_as_one(lay_out(tmp_path / "alone", model), shared, strategy, **changes)
     if case in RESUMED:
         check_resumed(shared, strategy, **changes)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero-2", "zero-3"])
+def test_two_ranks_train_modules_in_full_beside_an_adapter(tmp_path: Path, strategy: str, precision: str) -> None:
+    model = tiny_llama(tmp_path / "model", tie_word_embeddings=False)
+    changes: dict[str, Any] = {
+        "method": {"lora": {**LORA, "modules_to_save": ["lm_head", "embed_tokens"]}},
+        "hyperparameters": {"precision": precision, "learning_rate": 1e-3},
+    }
+    shared = lay_out(tmp_path / "shared", model)
+    check_as_one(lay_out(tmp_path / "alone", model), shared, strategy, **changes)
 
 
 def test_zero_of_one_rank_trains_what_one_process_does(tmp_path: Path, model: Path) -> None:
@@ -169,6 +182,15 @@ def test_two_ranks_train_an_adapter_of_which_a_part_is_never_read(tmp_path: Path
     }
     check_as_one(alone, shared, "ddp", **changes)
     check_resumed(shared, "ddp", **changes)
+
+
+def test_two_ranks_train_a_language_model_of_which_a_part_is_never_read(tmp_path: Path) -> None:
+    own = {"attention_type": "original_full", "is_decoder": True, "sep_token_id": 3}  # the pooler is of no use to it
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = tiny_llama(tmp_path / "model", architecture="big_bird", **own, **none)
+    changes: dict[str, Any] = {**FULL, "hyperparameters": {"packing": False, "learning_rate": 1e-3}}
+    shared = lay_out(tmp_path / "shared", model)
+    check_as_one(lay_out(tmp_path / "alone", model), shared, "ddp", **changes)
 
 
 def children(pid: int) -> list[int]:

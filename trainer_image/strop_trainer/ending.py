@@ -8,7 +8,7 @@ from pathlib import Path
 
 from strop_trainer.context import Clock, StopRequest, say
 from strop_trainer.errors import Preempted, explain
-from strop_trainer.exit_codes import ExitCode
+from strop_trainer.exit_codes import LESS_MEMORY, ExitCode
 from strop_trainer.termination import TerminationMessage
 
 
@@ -52,8 +52,7 @@ def out_of_memory(stage: str, limit: int) -> TerminationMessage:
         stage=stage,
         reason="OutOfMemory",
         message=f"out of memory: the trainer stands still at its limit of {limit / 2**20:.0f}Mi, where the kernel "
-        "drops and reads again what it runs. Raise compute.resources.memory, or lower training.microBatchSize or "
-        "training.maxLength",
+        f"drops and reads again what it runs. {LESS_MEMORY}",
     )
 
 

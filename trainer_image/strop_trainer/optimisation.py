@@ -157,36 +157,63 @@ class Optimisation:
 class DataParallel(Optimisation):
     """The same on each of several ranks: torch's DistributedDataParallel sums their gradients in the last pass."""
 
-    def __init__(self, *arguments: Any, model: Any, size: int, unused: bool) -> None:
+    def __init__(self, *arguments: Any, model: Any, size: int) -> None:
         """Wrap the model.
 
         Args:
             *arguments: as of `Optimisation`.
             model: that the loss is of.
             size: number of ranks.
-            unused: whether the loss may not reach some trained parameter.
         """
-        from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 - seconds
-
         super().__init__(*arguments)
-        self.size = size
-        self.wrapped = DistributedDataParallel(
-            as_module(model),
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=unused,
-        )
+        self.size, self._module, self._first = size, as_module(model), True
+        self.wrapped = _wrapped(self._module, unread=False)
 
     def backward(self, batch: Batch, targets: int, *, counts: bool, last: bool) -> float:
         """As of one process; the gradients of all ranks are averaged, so that each is of targets / ranks."""
-        with nullcontext() if last else self.wrapped.no_sync():
+        shared = last and not self._first
+        with nullcontext() if shared else self.wrapped.no_sync():
             loss = self.wrapped(lambda: self.loss(batch))
             (loss / (targets / self.size) if counts else loss * 0.0).backward()
+        if last and self._first:
+            self._share_first()
         return float(loss.detach()) if counts else 0.0
+
+    def _share_first(self) -> None:
+        """Average the first step's gradients, and see from them whether the loss reaches all that is trained.
+
+        The wrapper has to know, fails in the second step where it is told wrong, and warns where it need not have been
+        told. Models have parts that not every loss reaches, such as an encoder's pooler, or adapters of such a part.
+        """
+        import torch  # noqa: PLC0415
+
+        parameters = list(self.parameters.values())
+        ranks = torch.tensor([each.grad is not None for each in parameters], dtype=torch.int64)
+        ranks = ranks.to(parameters[0].device)
+        torch.distributed.all_reduce(ranks)
+        for parameter, reached in zip(parameters, ranks.tolist(), strict=True):
+            if reached:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= self.size
+        self._first = False
+        if int(ranks.min()) < self.size:
+            del self.wrapped  # takes its hooks away
+            self.wrapped = _wrapped(self._module, unread=True)
 
     def end(self) -> None:
         """Take the model out of the wrapper."""
         del self.wrapped
+
+
+def _wrapped(module: Any, *, unread: bool) -> Any:
+    """Return a module whose gradients are averaged over all ranks; `unread`: the loss may not reach some of it."""
+    from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415 - seconds
+
+    return DistributedDataParallel(
+        module, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unread
+    )
 
 
 def as_module(model: Any) -> Any:

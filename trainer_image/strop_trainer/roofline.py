@@ -115,13 +115,24 @@ def work_of_model(model: Any) -> Work:
 
 def linear_layers(model: Any) -> list[Linear]:
     """Return the linear layers of a transformers model."""
-    from torch import nn  # noqa: PLC0415 - seconds
+    from peft.utils import ModulesToSaveWrapper  # noqa: PLC0415 - seconds
+    from torch import nn  # noqa: PLC0415
     from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
 
-    last = model.get_output_embeddings()
-    writing = _writing(model) if model.config.is_encoder_decoder and last is not None else set()
+    output = model.get_output_embeddings()
+    # An adapter, or a module that is trained in full, lies around it.
+    last = set() if output is None else set(output.modules())
+    writing = _writing(model) if model.config.is_encoder_decoder and output is not None else set()
+    replaced = {
+        inner
+        for module in model.modules()
+        if isinstance(module, ModulesToSaveWrapper)
+        for inner in module.original_module.modules()
+    }
     found = []
     for module in model.modules():
+        if module in replaced:
+            continue
         if isinstance(module, nn.Linear):
             # By its sides: 4-bit weights lie there packed, and ZeRO deals weights out.
             weights = module.in_features * module.out_features
@@ -129,7 +140,7 @@ def linear_layers(model: Any) -> list[Linear]:
             weights = module.nx * module.nf
         else:
             continue
-        found.append(Linear(weights, bool(module.weight.requires_grad), module is last, module in writing))
+        found.append(Linear(weights, bool(module.weight.requires_grad), module in last, module in writing))
     return found
 
 

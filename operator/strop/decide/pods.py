@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from strop.api.names import Reason
 from strop.desired.metadata import TRAINER, Manifest
-from strop_trainer.exit_codes import DESCRIPTIONS, ExitCode
+from strop_trainer.exit_codes import DESCRIPTIONS, LESS_MEMORY, ExitCode
 from strop_trainer.plan import MemoryEstimate
 from strop_trainer.termination import TerminationMessage
 
@@ -187,7 +187,4 @@ def _from_log(code: int | None, log: str) -> str:
 def _out_of_memory(pod: Manifest, estimate: MemoryEstimate | None) -> str:
     limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "an unknown amount")
     expected = f"; the estimate was {estimate.total / GIB:.1f} GiB ({estimate.basis})" if estimate else ""
-    return (
-        f"out of memory: the trainer was ended at its limit of {limit}{expected}. Raise compute.resources.memory, "
-        "or lower training.microBatchSize or training.maxLength"
-    )
+    return f"out of memory: the trainer was ended at its limit of {limit}{expected}. {LESS_MEMORY}"

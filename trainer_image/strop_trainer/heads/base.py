@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 class Head(Protocol):
     """One file a kind of model. Each part reads what the ones before it have found out, and keeps its own in `run`."""
 
-    generates: bool
-    """Whether it is a language model, whose loss reaches all of its parameters."""
-
     def prepare(self, run: Run) -> None:
         """Turn rows into tokens, load the weights and describe both in the log.
 

@@ -69,8 +69,6 @@ class CausalHead:
     unit = "sequences"
     """What an example is, in words."""
 
-    generates = True
-
     def prepare(self, run: Run) -> None:
         """Load tokens and weights, and decide how rows share a forward pass."""
         from strop_trainer.batches import micro_batches, switch_of, with_sides  # noqa: PLC0415

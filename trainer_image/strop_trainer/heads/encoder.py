@@ -36,7 +36,6 @@ PROVEN_ANSWERS = 8
 class EncoderHead:
     """Classification of texts and words, and answers that are parts of a text."""
 
-    generates = False
     labels: Labels
     held: list[list[LabelledExample]]
     rows: Sequence[bytes]

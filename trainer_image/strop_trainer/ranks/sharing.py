@@ -23,5 +23,4 @@ def optimisation_of(run: Run, schedule: Schedule) -> Optimisation:
         )
     if run.team.size == 1:
         return Optimisation(*arguments)
-    # Encoders have parts, such as a pooler, that not every head reads; nor are adapters of such a part read.
-    return DataParallel(*arguments, model=loaded.model, size=run.team.size, unused=not run.head.generates)
+    return DataParallel(*arguments, model=loaded.model, size=run.team.size)
