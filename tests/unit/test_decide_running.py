@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from strop.api.names import Phase, Reason
 from strop.planning.inputs import PlanError
 from tests.support.decide.seen import HELD, begun, done, look, unschedulable
@@ -43,6 +45,19 @@ def test_attempts_never_count_down() -> None:
     assert status is not None
     assert status.attempts == 4
     assert "(attempt 4)" in (status.message or "")
+
+
+@pytest.mark.parametrize(("pods", "attempt"), [(2, 1), (3, 2), (4, 2), (5, 3)])
+def test_an_attempt_has_a_pod_on_each_of_the_nodes(pods: int, attempt: int) -> None:
+    observed = begun(pods=(running_pod(),), job=make_job(status={"attempts": pods}, **HELD))
+    plan = observed.plan
+    assert plan is not None
+    placement = plan.placement.model_copy(update={"nodes": 2})
+    status = look(dataclasses.replace(observed, plan=plan.model_copy(update={"placement": placement}))).status
+    assert status is not None
+    assert status.attempts == pods
+    told = f" (attempt {attempt})" if attempt > 1 else ""
+    assert (status.message or "").startswith(f"the trainer runs{told}")
 
 
 def test_a_long_message_is_cut_to_what_the_schema_takes() -> None:

@@ -74,7 +74,9 @@ class FineTuneJobStatus(StatusModel):
         default=None, description="The ComputePool that was chosen."
     )
     progress: Progress | None = Field(default=None, description="How far training is.")
-    attempts: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Trainer pods started so far.")
+    attempts: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Trainer pods started so far; one that a pause ended may be left out."
+    )
     stage_seconds: Annotated[dict[StageName, Seconds], Field(max_length=32)] | None = Field(
         default=None, description="Seconds in each finished stage."
     )

@@ -32,7 +32,7 @@ def failure(view: View, condition: Mapping[str, Any]) -> Verdict:
         words = condition.get("message") or "the Job failed without a word"
         reason = Reason.BACKOFF_LIMIT if condition.get("reason") == Reason.BACKOFF_LIMIT else Reason.TRAINER_FAILED
         return Verdict(Phase.FAILED, reason, words, completion_time=end)
-    tried = f" (after {view.attempts} attempts)" if view.attempts > view.plan_nodes else ""
+    tried = f" (after {view.attempt} attempts)" if view.attempt > 1 else ""
     return Verdict(Phase.FAILED, cause.reason, cause.message + tried, completion_time=end, stage_seconds=seconds)
 
 

@@ -30,6 +30,7 @@ NO_POD_SECONDS: Final = 5.0
 STARTING_SECONDS: Final = 15.0
 """Seconds between two looks at why a pod with a node does not run: a volume's trouble is told by Events alone."""
 CREATED_WORDS: Final = "the Job is created; waiting for its pod"
+GOES_ON_WORDS: Final = "training goes on from the last checkpoint of this plan, if there is one"
 PUBLISHING_STAGES: Final = frozenset({"export", "prove", "publish"})
 STAGE_WORDS: Final[Mapping[str, str]] = {
     "check": "checking the job",
@@ -137,7 +138,7 @@ def start(view: View) -> Verdict | None:
     hold: tuple[Action, ...] = () if view.held else (SetFinalizer(present=True),)
     actions = (*hold, *_healing(view), Create(job))
     lost = view.previous.start_time is not None
-    words = "the Job was gone, and is made anew: training goes on from the last checkpoint" if lost else CREATED_WORDS
+    words = f"the Job was gone, and is made anew: {GOES_ON_WORDS}" if lost else CREATED_WORDS
     reason = Reason.RESTARTED if lost else Reason.CREATED
     return Verdict(Phase.STARTING, reason, words, actions, NO_POD_SECONDS)
 
@@ -169,7 +170,7 @@ def resumed(view: View) -> Verdict | None:
     actions = resume_actions(view)
     if not actions:
         return None
-    note = EventNote("Normal", Reason.RESUMED, "spec.suspend is unset: training goes on from the last checkpoint")
+    note = EventNote("Normal", Reason.RESUMED, f"spec.suspend is unset: {GOES_ON_WORDS}")
     words = "resumed; waiting for a pod"
     return Verdict(Phase.STARTING, Reason.STARTING, words, (*actions, *_healing(view)), NO_POD_SECONDS, (note,))
 
@@ -193,7 +194,7 @@ def running(view: View) -> Verdict | None:
     if not any(pods.phase(pod) == "Running" for pod in view.live):
         return None
     stage = _stage(view)
-    attempt = f" (attempt {view.attempts})" if view.attempts > view.plan_nodes else ""
+    attempt = f" (attempt {view.attempt})" if view.attempt > 1 else ""
     before = f"; the attempt before ended: {view.last_failure.message}" if view.last_failure else ""
     words = STAGE_WORDS.get(stage, "the trainer runs") + attempt + before
     if stage in PUBLISHING_STAGES:
@@ -234,7 +235,7 @@ def between_attempts(view: View) -> Verdict | None:
     cause = view.last_failure
     if cause is None:
         return None
-    words = f"attempt {view.attempts} ended: {cause.message}"
+    words = f"attempt {view.attempt} ended: {cause.message}"
     if view.was_last_attempt:
         # What to think of it is the Job's to say, and comes within a second.
         return Verdict(Phase.RUNNING, Reason.TRAINING, words, _healing(view), NO_POD_SECONDS)

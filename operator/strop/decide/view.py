@@ -169,9 +169,10 @@ class View:
         return max(self.previous.attempts or 0, len(self.pods), counted)
 
     @property
-    def plan_nodes(self) -> int:
-        """Pods of one attempt."""
-        return self.observed.plan.placement.nodes if self.observed.plan else 1
+    def attempt(self) -> int:
+        """Which attempt this is, from 1: each has a pod on every node of the plan."""
+        nodes = self.observed.plan.placement.nodes if self.observed.plan else 1
+        return max(1, -(-self.attempts // nodes))
 
     @staticmethod
     def plan_digest_of(child: Manifest) -> str | None:
