@@ -15,7 +15,7 @@ from strop_trainer.greedy import end_tokens, greedily
 from strop_trainer.plan import EvaluationPlan
 from strop_trainer.tasks.base import Question
 
-ANSWER_ROWS = 16
+ANSWER_ROWS = 32
 """Rows that are answered in one batch, at most."""
 ANSWER_TOKENS = 4096
 """Tokens of a batch's prompts and answers, at most, but for a single row: keys and values of all are held, and they are
