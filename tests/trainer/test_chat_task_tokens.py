@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from strop_trainer.plan import DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.chat import ChatTask, tokenize
 from strop_trainer.tasks.rows import UnfitRowsError, normal_form, tell_places
-from tests.support.models import smollm2, tiny_tokenizer
+from tests.support.data import write_jsonl
+from tests.support.models import smollm2, tiny_llama, tiny_tokenizer
+from tests.support.training import Surroundings, make_plan
 
 pytestmark = pytest.mark.trainer
 
@@ -114,6 +117,21 @@ def test_a_row_that_the_template_refuses_is_told_by_its_file_and_line(tmp_path: 
     assert told.exit_code is ExitCode.BAD_DATA
     assert "rows.jsonl line 2: the model's chat template refuses a row: Only user and assistant" in told.message
     assert "line 1" not in told.message
+
+
+def test_a_row_that_is_asked_and_not_evaluated_is_told_by_its_file_and_line(tmp_path: Path) -> None:
+    around = Surroundings(tmp_path)
+    tiny_llama(around.volumes / "models" / "tiny")
+    around.write_rows()
+    # Of five rows that in the middle is evaluated.
+    held = ["storm 1", "storm 2", "rain", "storm 4", "storm 5"]
+    turns = [[{"role": "user", "content": said}, {"role": "assistant", "content": f"{said}!"}] for said in held]
+    write_jsonl(around.volumes / "data" / "held.jsonl", [{"messages": each} for each in turns])
+    template = "{% if 'storm' in messages[0]['content'] %}{{ raise_exception('no weather') }}{% endif %}" + MISTRAL
+    plan = make_plan(model={"chat_template": template}, evaluation={"max_rows": 1, "generate_rows": 5})
+    ended = around.run(plan)
+    assert ended.code == ExitCode.BAD_DATA
+    assert re.search(r"held.jsonl line [1245]: the model's chat template refuses a row: no weather", ended.output)
 
 
 def test_truncation_is_counted_and_rows_with_nothing_left_are_dropped(tiny: Any) -> None:

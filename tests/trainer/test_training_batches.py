@@ -113,7 +113,7 @@ def test_a_whole_run_comes_to_the_same_packed_and_padded(tmp_path: Path, family:
 
 def test_a_model_without_logits_to_keep_gives_the_same_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = loss_of(load(folder), batches.pad(EXAMPLES, 0))
-    monkeypatch.setattr(batches, "_keeps_logits", lambda _model: False)
+    monkeypatch.setattr(batches, "keeps_logits", lambda _model: False)
     assert torch.equal(loss_of(load(folder), batches.pad(EXAMPLES, 0)), expected)
 
 

@@ -198,14 +198,15 @@ def pad_pairs(examples: Sequence[Example], pad_id: int) -> Batch:
 
 def target_logits(model: Any, batch: Batch) -> Any:
     """Return the logits that count, (N, V): the output layer, the widest of all, runs on those positions alone."""
-    if _keeps_logits(model):
+    if keeps_logits(model):
         logits = model(**batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
     else:
         logits = model(**batch.inputs, use_cache=False).logits[:, batch.keep]
     return logits[0] if batch.select is None else logits.flatten(0, 1)[batch.select]
 
 
-def _keeps_logits(model: Any) -> bool:
+def keeps_logits(model: Any) -> bool:
+    """Whether a model can be asked for the logits of some positions alone."""
     import inspect  # noqa: PLC0415
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strop_trainer.batches import Batch, target_logits
+from strop_trainer.batches import Batch
+from strop_trainer.chunked_logits import cross_entropy, summed
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.greedy import end_tokens, greedily
@@ -45,10 +46,8 @@ def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
     loss = hits = count = 0.0
     with torch.no_grad():
         for batch in (batch.to(model.device) for batch in batches):
-            logits = target_logits(model, batch).float()
-            loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
-            hits += float((logits.argmax(-1) == batch.labels).sum())
-            count += batch.targets
+            lost, hit = summed(model, batch, _loss_and_hits).tolist()
+            loss, hits, count = loss + lost, hits + hit, count + batch.targets
     model.train(training)
     mean = loss / count
     return {
@@ -56,6 +55,13 @@ def held_out_metrics(model: Any, batches: Sequence[Batch]) -> dict[str, float]:
         "perplexity": math.exp(mean) if mean < 700 else math.inf,  # noqa: PLR2004 - the largest float is e^709
         "token_accuracy": hits / count,
     }
+
+
+def _loss_and_hits(logits: Any, labels: Any) -> Any:
+    """Return the cross-entropy and how many labels are the likeliest token: two sums, float64."""
+    import torch  # noqa: PLC0415
+
+    return torch.stack([cross_entropy(logits, labels).double(), (logits.argmax(-1) == labels).sum().double()])
 
 
 def answer_batches(order: Sequence[int], lengths: Sequence[int], max_new_tokens: int) -> Iterator[list[int]]:

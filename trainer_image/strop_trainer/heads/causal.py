@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ class CausalHead:
         held_out, evaluated = run.dataset.validation, plan.evaluation.max_rows
         held = self.encode(run, spread(held_out, evaluated)[:evaluated], tokenizer)
         asked = max(plan.evaluation.generate_rows, plan.artifact.proof.rows)
-        run.questions = run.task.questions(spread(held_out, asked), tokenizer, hyperparameters.max_length, asked)
+        run.questions = self._questions(run, spread(held_out, asked), tokenizer, asked)
         if not run.questions and (plan.evaluation.generate_rows or plan.artifact.onnx):
             raise bad_data(
                 f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "
@@ -137,13 +138,13 @@ class CausalHead:
         Raises:
             TrainerError: some cannot be learnt from, with their files and places (exit 65).
         """
-        try:
+        with _told_in_their_places(run):
             return run.task.encode(rows, tokenizer, run.plan.training.hyperparameters.max_length)
-        except UnfitRowsError as error:
-            rules: RowRules | None = getattr(run.task, "rules", None)
-            if rules is None:
-                raise
-            raise in_their_places(run, error, rules) from None
+
+    def _questions(self, run: Run, rows: Sequence[bytes], tokenizer: Any, asked: int) -> list[Question]:
+        """Return what the model is asked of held-out rows, of which not all need have been evaluated."""
+        with _told_in_their_places(run):
+            return run.task.questions(rows, tokenizer, run.plan.training.hyperparameters.max_length, asked)
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> Batch:
         """Return one forward pass over rows, packed or padded."""
@@ -160,17 +161,10 @@ class CausalHead:
 
     def loss(self, run: Run) -> Callable[[Batch], Any]:
         """Return the cross-entropy of the target tokens, in nats."""
-        import torch  # noqa: PLC0415
-
-        from strop_trainer.batches import target_logits  # noqa: PLC0415
+        from strop_trainer.chunked_logits import summed  # noqa: PLC0415 - seconds
 
         model = run.loaded.model
-
-        def loss(batch: Batch) -> Any:
-            batch = batch.to(run.device)
-            return torch.nn.functional.cross_entropy(target_logits(model, batch).float(), batch.labels, reduction="sum")
-
-        return loss
+        return lambda batch: summed(model, batch.to(run.device))
 
     def held_out_metrics(self, run: Run) -> dict[str, float]:
         """Measure the model as it is now; consumes no randomness."""
@@ -300,6 +294,18 @@ class CausalHead:
         run.proofs += [with_scores(proof, run.questions, run.task.score) for proof in found]
         if why := next((proof.template for proof in found if proof.template), None):
             say(f"  note: ONNX Runtime GenAI and the chat template: {why}; let transformers render prompts")
+
+
+@contextmanager
+def _told_in_their_places(run: Run) -> Iterator[None]:
+    """Let an error that counts rows name their files and lines."""
+    try:
+        yield
+    except UnfitRowsError as error:
+        rules: RowRules | None = getattr(run.task, "rules", None)
+        if rules is None:
+            raise
+        raise in_their_places(run, error, rules) from None
 
 
 def _save_adapter(run: Run, *, moved: bool) -> _Trained | None:

@@ -41,15 +41,14 @@ class ChatTask:
             UnfitRowsError: the chat template refuses rows.
             TrainerError: no row has a target left (exit 65).
         """
-        encoded, unfit = Encoded([]), []
+        encoded = Encoded([])
+        unfit: list[tuple[bytes, str]] = []
         for normal in rows:
             row = json.loads(normal)
             try:
                 sequences = tokenize_row(row, tokenizer)
             except TrainerError as error:
-                if error.exit_code != ExitCode.BAD_DATA:
-                    raise
-                unfit.append((normal, error.message.removeprefix("dataset: ")))
+                unfit += _unfit(normal, error).rows
                 continue
             encoded.lengths += [len(ids) for ids, _ in sequences]
             if (fitted := self.fit(row, tokenizer, max_length)) is not row:
@@ -79,42 +78,55 @@ class ChatTask:
         return row
 
     def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
-        """Return the first rows whose prompt is shorter than the maximum length, asked for their last answer."""
+        """Return the first rows whose prompt is shorter than the maximum length, asked for their last answer.
+
+        Raises:
+            UnfitRowsError: the chat template refuses a row.
+        """
         found: list[Question] = []
         for row in rows:
             if len(found) >= count:
                 break
-            loaded = self.fit(json.loads(row), tokenizer, max_length)
-            messages, tools = loaded["messages"], loaded.get("tools")
-            said_at = [at for at in answers(messages) if messages[at]["content"].strip()]
-            if not said_at:
-                continue  # tools are called, and nothing is said
-            last = said_at[-1]
-            prompt = render(messages[:last], tokenizer, tools, ask=True)
-            prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            if len(prompt_ids) >= max_length:
-                continue
-            row_ids, targets = tokenize(messages[: last + 1], tokenizer, tools)[-1]
-            row_ids = row_ids[: len(targets) - targets[::-1].index(True)]  # without what the template puts behind
-            if row_ids[: len(prompt_ids)] != prompt_ids:
-                said = render(messages[: last + 1], tokenizer, tools).rstrip().removeprefix(prompt)
-                row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
-            asked = next(message["content"] for message in reversed(messages[:last]))
-            found.append(
-                Question(
-                    prompt_ids,
-                    asked,
-                    messages[last]["content"],
-                    row_ids[:max_length],
-                    shown(messages[:last]),
-                    tuple(loaded.get("others", ())),
-                )
-            )
+            try:
+                question = self._question(json.loads(row), tokenizer, max_length)
+            except TrainerError as error:
+                raise _unfit(row, error) from None
+            if question is not None:
+                found.append(question)
         return found
+
+    def _question(self, row: dict[str, Any], tokenizer: Any, max_length: int) -> Question | None:
+        """Return a row asked for its last answer; None where it has none, or is too long."""
+        row = self.fit(row, tokenizer, max_length)
+        messages, tools = row["messages"], row.get("tools")
+        said_at = [at for at in answers(messages) if messages[at]["content"].strip()]
+        if not said_at:
+            return None  # tools are called, and nothing is said
+        last = said_at[-1]
+        prompt = render(messages[:last], tokenizer, tools, ask=True)
+        prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        if len(prompt_ids) >= max_length:
+            return None
+        row_ids, targets = tokenize(messages[: last + 1], tokenizer, tools)[-1]
+        row_ids = row_ids[: len(targets) - targets[::-1].index(True)]  # without what the template puts behind
+        if row_ids[: len(prompt_ids)] != prompt_ids:
+            said = render(messages[: last + 1], tokenizer, tools).rstrip().removeprefix(prompt)
+            row_ids = prompt_ids + tokenizer(said, add_special_tokens=False)["input_ids"]
+        asked = next(message["content"] for message in reversed(messages[:last]))
+        others = tuple(row.get("others", ()))
+        reference = messages[last]["content"]
+        return Question(prompt_ids, asked, reference, row_ids[:max_length], shown(messages[:last]), others)
 
     def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Return `exact_match`: the share of answers equal to their reference but for white space."""
         return exact_match(answers, [right[0] for right in references]) if references else {}
+
+
+def _unfit(row: bytes, error: TrainerError) -> UnfitRowsError:
+    """Return the error of a row that the template refuses; whatever else it is, is raised."""
+    if error.exit_code != ExitCode.BAD_DATA:
+        raise error
+    return UnfitRowsError([(row, error.message.removeprefix("dataset: "))])
 
 
 def answers(messages: Messages) -> list[int]:
