@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from scenarios.table import DECODER, ENCODER, MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
 from strop.cli.errors import CliError
 from strop.cli.planned import plan_files
-from strop_trainer.documents import DatasetDocument, ProofDocument, TrainingDocument
+from strop_trainer.documents import DatasetDocument, ProofDocument, ProofEntry, TrainingDocument
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.manifest import Manifest
 from strop_trainer.termination import TerminationMessage
@@ -246,15 +246,27 @@ def read(version: Path, key: str, seconds: float, code: str) -> Outcome:
 
 def proofs_of(document: ProofDocument) -> list[str]:
     """Return a line a proof: of each export, and of the adapter where it was loaded again."""
-    found: list[tuple[str, bool, float | None]] = [
-        (entry.precision, entry.passed, entry.max_logit_difference) for entry in document.results
+    found: list[tuple[str, bool, float | None, str]] = [
+        (entry.precision, entry.passed, entry.max_logit_difference, _metric_of_both(entry))
+        for entry in document.results
     ]
     if document.adapter:
-        found.append(("adapter", document.adapter.passed, document.adapter.logit_difference))
+        found.append(("adapter", document.adapter.passed, document.adapter.logit_difference, ""))
     return [
-        f"{name} within {difference:.0e}" if passed and difference is not None else f"{name} {_VERDICTS[passed]}"
-        for name, passed, difference in found
+        f"{name} within {difference:.0e}{metric}"
+        if passed and difference is not None
+        else f"{name} {_VERDICTS[passed]}{metric}"
+        for name, passed, difference, metric in found
     ]
+
+
+def _metric_of_both(entry: ProofEntry) -> str:
+    """Return a metric of the export and of PyTorch on the rows of the proof."""
+    name, onnx, pytorch = "token accuracy", entry.token_accuracy_onnx, entry.token_accuracy_pytorch
+    if entry.metrics_onnx:
+        name = "f1" if "f1" in entry.metrics_onnx else next(iter(entry.metrics_onnx))
+        onnx, pytorch = entry.metrics_onnx[name], entry.metrics_pytorch[name]
+    return "" if onnx is None or pytorch is None else f" ({name} {onnx:.3g} / {pytorch:.3g})"
 
 
 def _machine() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from scenarios.measure import Outcome
-from scenarios.table import CELLS, COLUMNS, EVERY, FURTHER, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
+from scenarios.table import CELLS, COLUMNS, ENCODER, EVERY, FURTHER, SCENARIOS, TECHNIQUES, Cell, Scenario, Technique
 
 Results = Mapping[str, Outcome]
 """Name of a cell → its outcome."""
@@ -35,11 +35,12 @@ puts to the test. Each pair is a job: `make scenarios` carries it out by the cod
 - **CPU s** is the processor time of training, of all threads and ranks. Cells of one process run beside each other, a
   core to each; those of several one after another.
 - **Memory** is the peak of the process (resident) while it trains, of the larger of two. Frozen weights of the language
-  model are in bf16, or in four bits, those of the small encoder (°) in fp32 or in four bits; what is trained in full is
+  model are in bf16, or in four bits, those of the small encoder in fp32 or in four bits; what is trained in full is
   in fp32. Export and proof come later and load the model once more.
-- **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows; and of the
-  saved adapter, loaded again, and the model that was trained, relative to their norm (`docs/how-to/adapters.md` says
-  for which). Methods that put tokens in front of each row have no ONNX export.
+- **Proof**: the largest difference of a logit between the exported ONNX model and PyTorch on held-out rows, and a
+  metric of both there (ONNX / PyTorch), of up to 32 rows for language; and the difference of the saved
+  adapter, loaded again, from the model that was trained, relative to their norm (`docs/how-to/adapters.md` says for
+  which). Methods that put tokens in front of each row have no ONNX export.
 """
 
 PUBLISHED: Final[Mapping[str, tuple[str, str]]] = {
@@ -61,7 +62,7 @@ def page(results: Results, codes: Mapping[str, str]) -> str:
         results: what is known; cells without a result are marked as not run.
         codes: base model → version of what carries out its jobs here; results of another are marked.
     """
-    parts = [HEAD, _where(results, codes), "## Overview\n", _overview(results), _further(results)]
+    parts = [HEAD, _where(results, codes), "## Overview\n", _overview(results), _otherwise(results), _further(results)]
     for scenario in EVERY:
         parts += [
             f"## {scenario.words[0].upper()}{scenario.words[1:]}\n",
@@ -88,7 +89,7 @@ def _where(results: Results, codes: Mapping[str, str]) -> str:
     lines = [
         f"_`make scenarios`, {span}, {machines}, shared with other work: seconds are noisy. Of {len(CELLS)} cells "
         f"{len(measured)} were measured, {refused} are refused in words, {failed} failed, "
-        f"{len(CELLS) - len(measured) - refused - failed} have not been run yet._"
+        f"{len(CELLS) - len(measured) - refused - failed} not run yet._"
     ]
     if older:
         lines.append(f"_{older} were measured with an earlier version of planner or trainer (°)._")
@@ -102,6 +103,29 @@ def _overview(results: Results) -> str:
         cells += [_short(scenario, technique, _found(results, scenario, technique)) for technique in _columns()]
         rows.append(cells)
     return _table(["scenario", "metric", *(technique.name for technique in _columns())], rows)
+
+
+def _otherwise(results: Results) -> str:
+    """Say where a technique did not do what both published versions say it does."""
+    worse = []
+    for scenario in SCENARIOS:
+        for technique in _columns():
+            found = _found(results, scenario, technique)
+            before, after = found.base.get(scenario.metric), found.tuned.get(scenario.metric)
+            if found.status != "measured" or before is None or after is None:
+                continue
+            if after >= before if scenario.metric in LOWER_IS_BETTER else after <= before:
+                worse.append(f"{scenario.words} by {technique.name} ({_change(scenario.metric, found, technique)})")
+    refused = any(outcome.status == "refused" for outcome in results.values())
+    said = "Both published versions of the table say yes to every technique in each of these scenarios. "
+    said += (
+        f"What came out no better than its base: {', '.join(worse)}."
+        if worse
+        else "Here none came out worse than its base."
+    )
+    if refused:
+        said += " What encoders refuse has its reasons in the last section."
+    return said + "\n"
 
 
 def _further(results: Results) -> str:
@@ -193,7 +217,9 @@ def _scale(scenario: Scenario, outcome: Outcome) -> str:
     said = f"{outcome.steps} steps, {outcome.tokens:,} tokens"
     if outcome.train_rows:
         said = f"{outcome.train_rows} rows to train on, {outcome.held_out_rows} held out; {said}"
-    answered = min(scenario.evaluation.get("generateRows", 0), outcome.held_out_rows)
+    # An encoder marks the answers to all held-out rows; none is generated.
+    generated = 0 if scenario.model == ENCODER else scenario.evaluation.get("generateRows", 0)
+    answered = min(generated, outcome.held_out_rows)
     return said + (f"; {scenario.metric} of {answered} answers" if answered and scenario.answered else "")
 
 
@@ -215,37 +241,42 @@ def _properties(results: Results) -> str:
         ("memory", "Reducing memory: peak while training", _memory),
         ("parameters", "Using fewer parameters: share of all that is trained", _share),
     ):
-        rows = []
-        for technique in _columns():
-            if not technique.column:
-                continue
-            values = sorted(ratios(technique, results))
-            older, newer = (said.split()[COLUMNS.index(technique.column)] for said in PUBLISHED[name])
-            found = statistics.median(values) if len(values) >= ENOUGH else None
-            unit = "{:.2%}" if name == "parameters" else "{:.2f} x"
-            rows.append(
-                [
-                    technique.name,
-                    "too few" if found is None else unit.format(found),
-                    "" if found is None else f"{unit.format(values[0])} to {unit.format(values[-1])}",
-                    str(len(values)),
-                    _verdict(found, name),
-                    older,
-                    newer,
-                    _differs(found, name, older, newer),
-                ]
-            )
-        header = ["technique", "measured", "range", "scenarios", "saves", "O says", "N says", "differs from"]
-        parts += [f"### {title}\n", _table(header, rows)]
+        parts += [f"### {title}\n", _verdicts(name, [(each, ratios(each, results)) for each in _columns()])]
     parts += ["### Memory-efficient data parallelism: peak of a rank, two ranks\n", _parallel(results)]
     return "\n".join(parts)
+
+
+def _verdicts(name: str, measured: Iterable[tuple[Technique, list[float]]]) -> str:
+    """Return a table of a property: techniques of the published table, what is measured, and what that table says."""
+    rows = []
+    for technique, found_ratios in measured:
+        if not technique.column:
+            continue
+        values = sorted(found_ratios)
+        older, newer = (said.split()[COLUMNS.index(technique.column)] for said in PUBLISHED[name])
+        found = statistics.median(values) if len(values) >= ENOUGH else None
+        unit = "{:.2%}" if name == "parameters" else "{:.2f} x"
+        rows.append(
+            [
+                technique.name,
+                "too few" if found is None else unit.format(found),
+                "" if found is None else f"{unit.format(values[0])} to {unit.format(values[-1])}",
+                str(len(values)),
+                _verdict(found, name),
+                older,
+                newer,
+                _differs(found, name, older, newer),
+            ]
+        )
+    return _table(["technique", "measured", "range", "scenarios", "saves", "O says", "N says", "differs from"], rows)
 
 
 def _pairs(technique: Technique, results: Results) -> Iterable[tuple[Outcome, Outcome]]:
     for scenario in SCENARIOS:
         found = _found(results, scenario, technique)
         full = results.get(f"{scenario.name}-full", NOT_RUN)
-        if found.status == full.status == "measured":
+        # What another trainer measured tells as much of that trainer as of the technique.
+        if found.status == full.status == "measured" and found.code == full.code:
             yield found, full
 
 
@@ -283,6 +314,7 @@ def _differs(found: float | None, name: str, older: str, newer: str) -> str:
 
 def _parallel(results: Results) -> str:
     rows = []
+    to_alone: dict[Technique, list[float]] = {each: [] for each in TECHNIQUES if each.strategy and each.column}
     for scenario in SCENARIOS:
         full = results.get(f"{scenario.name}-full", NOT_RUN)
         alone = results.get(f"{scenario.name}-ddp", NOT_RUN)
@@ -290,6 +322,8 @@ def _parallel(results: Results) -> str:
             found = _found(results, scenario, technique)
             if not technique.strategy or found.status != "measured":
                 continue
+            if alone.train_peak_bytes and alone.code == found.code and technique in to_alone:
+                to_alone[technique].append(found.train_peak_bytes / alone.train_peak_bytes)
             rows.append(
                 [
                     scenario.words,
@@ -308,7 +342,9 @@ def _parallel(results: Results) -> str:
     if not rows:
         return f"{said}\nNot measured yet.\n"
     header = ["scenario", "technique", "GB a rank", "to full in one process", "to two without sharing"]
-    return f"{said}\n{_table([*header, 'CPU s of both', 'to two without sharing'], rows)}"
+    each = _table([*header, "CPU s of both", "to two without sharing"], rows)
+    verdicts = _verdicts("parallel", to_alone.items())
+    return f"{said}\n{each}\nPeak of a rank to that of two ranks that share nothing:\n\n{verdicts}"
 
 
 def _ratio(value: float, to: float) -> str:

@@ -1,6 +1,7 @@
 """The scenario table: its jobs are planned or refused in words, and its page says what was found."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -11,7 +12,8 @@ from scenarios.__main__ import PAGE, RESULTS
 from scenarios.measure import Folders, Outcome, admit
 from scenarios.table import CELLS, COLUMNS, DECODER, ENCODER, EVERY, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
-from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan
+from strop_trainer.documents import ProofDocument
+from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan, ProofPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 
@@ -165,6 +167,16 @@ def test_a_tune_keeps_its_notes_and_no_address() -> None:
     assert rows.plain_tune(text) == "T:Jig\nM:6/8\nK:D\nABc|d3:|"
 
 
+PROVEN: dict[str, object] = {
+    **dict.fromkeys(
+        ("token_agreement", "greedy_agreement", "perplexity_pytorch", "perplexity_onnx", "perplexity_ratio")
+    ),
+    **dict.fromkeys(("exact_match_pytorch", "exact_match_onnx", "token_accuracy_pytorch", "token_accuracy_onnx")),
+    **{"artifact": "onnx", "precision": "fp32", "passed": True, "reasons": [], "finite": True, "answers": []},
+    **{"rows": 2, "positions": 9, "answer_tokens": 9, "max_logit_difference": 2e-4},
+}
+
+
 def measured(seconds: float, peak: float, trained: int, **more: object) -> Outcome:
     return Outcome(
         "measured",
@@ -223,6 +235,48 @@ def test_what_was_trained_on_four_bits_is_shown_merged_as_well() -> None:
     assert "| 10 → 20.5, merged 19.5 |" in row
     assert "is another base" in text
     assert "what ONNX users get" in text
+
+
+def test_what_two_trainers_measured_is_not_compared() -> None:
+    names = ("translation", "chat", "creative")
+    results = {f"{name}-full": measured(100, 4.0, 1000) for name in names}
+    results |= {f"{name}-lora": replace(measured(60, 2.0, 10), code="before") for name in names}
+    assert "| lora | too few |  | 0 |" in page.page(results, NOW)
+
+
+def test_memory_that_ranks_share_is_held_to_ranks_that_share_nothing() -> None:
+    results = {}
+    for name in ("domain", "translation", "chat"):
+        results[f"{name}-full"] = measured(100, 4.0, 1000)
+        results[f"{name}-ddp"] = measured(150, 5.0, 1000, ranks=2)
+        results[f"{name}-deepspeed"] = measured(200, 4.0, 1000, ranks=2)
+        results[f"{name}-zero"] = measured(200, 4.9, 1000, ranks=2)
+    _, parallel = page.page(results, NOW).split("### Memory-efficient data parallelism")
+    assert "| deepspeed | 0.80 x | 0.80 x to 0.80 x | 3 | Yes | Yes | Yes | neither |" in parallel
+    assert "| zero | 0.98 x | 0.98 x to 0.98 x | 3 | no difference | Yes | Yes | O and N |" in parallel
+
+
+def test_the_page_tells_where_tuning_did_not_help() -> None:
+    worse = measured(1, 1, 1)
+    worse.tuned["chrf"] = 9.0
+    text = page.page({"translation-lora": measured(1, 1, 1), "translation-ia3": worse}, NOW)
+    assert "no better than its base: machine translation by ia3 (10 → 9)." in text
+    assert "none came out worse" in page.page({"translation-lora": measured(1, 1, 1)}, NOW)
+
+
+def test_answers_that_an_encoder_marks_are_of_all_rows() -> None:
+    text = page.page({"extractive-lora": measured(1, 1, 1, held_out_rows=64, train_rows=9, steps=3)}, NOW)
+    assert "9 rows to train on, 64 held out; 3 steps, 0 tokens.\n" in text
+
+
+def test_a_proof_tells_a_metric_of_both_sides() -> None:
+    words = PROVEN | {"token_accuracy_onnx": 0.51, "token_accuracy_pytorch": 0.516}
+    labels = PROVEN | {"metrics_onnx": {"accuracy": 0.7, "f1": 0.64}, "metrics_pytorch": {"accuracy": 0.7, "f1": 0.65}}
+    document = ProofDocument.model_validate({"limits": ProofPlan(), "results": [words, labels]})
+    assert measure.proofs_of(document) == [
+        "fp32 within 2e-04 (token accuracy 0.51 / 0.516)",
+        "fp32 within 2e-04 (f1 0.64 / 0.65)",
+    ]
 
 
 def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
