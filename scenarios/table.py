@@ -131,8 +131,8 @@ SCENARIOS: Final = (
         "f1",
         {"epochs": 1, "maxLength": 256, "effectiveBatchSize": 8},
         "what a fiddle tune in ABC notation says of itself (title, dance, metre, unit length), asked of its first "
-        "lines; Ryan's Mammoth Collection (1883, out of copyright), read from music21's corpus where it is installed. No "
-        "tune is both trained on and held out",
+        "lines; Ryan's Mammoth Collection (1883, out of copyright), read from music21's corpus where it is installed. "
+        "No tune is both trained on and held out",
         {"generateRows": 48, "maxNewTokens": 24},
     ),
     Scenario(
@@ -154,8 +154,8 @@ SCENARIOS: Final = (
         "tunes.jsonl",
         "perplexity",
         {"epochs": 1, "maxLength": 256, "effectiveBatchSize": 4},
-        "traditional fiddle tunes of Ryan's Mammoth Collection (1883, out of copyright), read from music21's corpus where "
-        "it is installed: it names no licence for its text of them, and none of it is kept here",
+        "traditional fiddle tunes of Ryan's Mammoth Collection (1883, out of copyright), read from music21's corpus "
+        "where it is installed: it names no licence for its text of them, and none of it is kept here",
         CONTINUED,
     ),
 )
