@@ -110,6 +110,28 @@ def test_a_held_out_label_that_was_never_seen_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ({}, "labels"),
+        ({"labels": "tags"}, "labels (column 'tags')"),
+        ({"label": "tags"}, "label (column 'tags')"),
+    ],
+)
+def test_one_of_several_labels_that_was_never_seen_is_told_by_its_field(
+    tmp_path: Path, columns: dict[str, str], name: str
+) -> None:
+    column = columns.get("labels", columns.get("label", "labels"))
+    files = []
+    for file, labels in (("rows.jsonl", ["no", "yes"]), ("held-rows.jsonl", ["maybe", "yes"])):
+        (tmp_path / file).write_bytes(lines(*({"text": f"text {n}", column: labels} for n in range(4))))
+        files.append(RowFile(file, tmp_path / file))
+    with pytest.raises(TrainerError) as caught:
+        TEXT.read(files[:1], files[1:], PLAN.model_copy(update={"columns": columns}), 0)
+    told = f"held-rows.jsonl line 1: {name}: found 'maybe', which no training row has; those have no, yes"
+    assert told in caught.value.message
+
+
 def test_a_rare_label_is_never_held_out_alone(tmp_path: Path) -> None:
     for seed in range(20):
         (tmp_path / "rows.jsonl").write_bytes(lines(*labelled(9), {"text": "rare", "label": "rare"}))

@@ -185,7 +185,7 @@ class RowCheck:
         checked: dict[str, Any] = {"text": text_of(field_of(row, "text"), "text")}
         if row.get("text_pair") is not None:
             checked["text_pair"] = text_of(row["text_pair"], "text_pair")
-        name = "labels" if "label" not in row and "labels" in row else "label"
+        name = _field_in(row)
         value = field_of(row, name)
         if name == "labels" and isinstance(value, str):
             raise ValueError(
@@ -225,10 +225,17 @@ class RowCheck:
             for label in checked["labels"]:
                 if label not in known:
                     names = ", ".join(labels.names[:_SHOWN_LABELS]) + (", …" if len(known) > _SHOWN_LABELS else "")
-                    raise ValueError(f"label: found {shown(label)}, which no training row has; those have {names}")
+                    raise ValueError(
+                        f"{_field_in(row)}: found {shown(label)}, which no training row has; those have {names}"
+                    )
             return checked
 
         return check
+
+
+def _field_in(row: dict[str, Any]) -> str:
+    """Return the name of the field in which a row has its label or labels."""
+    return "labels" if "label" not in row and "labels" in row else "label"
 
 
 def _label(value: Any, name: str) -> str:
