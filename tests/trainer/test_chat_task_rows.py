@@ -1,6 +1,7 @@
 import datetime
 import json
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +16,10 @@ from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset
 from strop_trainer.tasks.overlap import normalise
 from strop_trainer.tasks.row_store import Rows
-from strop_trainer.tasks.rows import split
+from strop_trainer.tasks.rows import split as split_rows
 
 PLAN = DatasetPlan(train=[DataFile(source="pvc://data/rows.jsonl")])
+split = partial(split_rows, files=[])
 
 
 def row(question: str = "What?", answer: str = "That.", **extra: object) -> dict[str, object]:
@@ -52,11 +54,14 @@ def refused(tmp_path: Path, content: bytes, **more: bytes) -> str:
         (b'{"messages": "\\ud800"}', "a lone surrogate"),
         (b"[" * 100_000, "broken JSON: nested too deeply"),
         ([1], "found a list, expected an object with columns"),
-        ({"text": "hello", "id": 3}, "messages: missing; found text, id"),
+        (
+            {"text": "hello", "id": 3},
+            "messages: missing; found text, id, expected messages or conversations or input_data",
+        ),
         ({"messages": "hello"}, "messages: found a string, expected a list"),
         ({"messages": []}, "messages: empty"),
         ({"messages": ["hello"]}, "messages[0]: found a string, expected an object with role and content"),
-        ({"messages": [{"role": "user"}]}, "messages[0].content: missing; found role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content: missing; found role, expected a string"),
         ({"messages": [{"role": 3, "content": "x"}]}, "messages[0].role: found a number, expected a string"),
         (
             {"messages": [{"role": "bot", "content": "x"}]},
@@ -112,7 +117,8 @@ def test_an_empty_dataset(tmp_path: Path, content: bytes) -> None:
 
 
 def test_one_row_cannot_be_held_out(tmp_path: Path) -> None:
-    assert "1 row(s), 1 different; at least 2 are needed" in refused(tmp_path, lines(row()))
+    told = "found 1 row(s), 1 different, expected at least 2 different ones, one of them to be held out"
+    assert refused(tmp_path, lines(row())) == f"dataset.train: pvc://data/rows.jsonl: {told}"
     assert "3 row(s), 1 different" in refused(tmp_path, lines(row(), row(), row()))
     assert len(read(tmp_path, lines(row()), validation=lines(row("other"))).train) == 1
 

@@ -11,6 +11,7 @@ from strop_trainer.plan import DataFile, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.chat import ChatTask, tokenize
 from strop_trainer.tasks.rows import UnfitRowsError, normal_form, tell_places
+from strop_trainer.tasks.text_generation import TextGenerationTask
 from tests.support.data import write_jsonl
 from tests.support.models import smollm2, tiny_llama, tiny_tokenizer
 from tests.support.training import Surroundings, make_plan
@@ -144,8 +145,30 @@ def test_truncation_is_counted_and_rows_with_nothing_left_are_dropped(tiny: Any)
     short = ChatTask().encode(rows, tiny, first + 2)
     assert (len(short.examples), short.truncated, short.dropped) == (1, 2, 1)
     assert short.examples[0].target_count == 2
-    with pytest.raises(TrainerError, match=r"the assistant begins after the first 3 tokens"):
-        ChatTask().encode(rows, tiny, 3)
+
+
+def test_rows_that_leave_nothing_to_learn_are_told_by_the_first_of_them(tmp_path: Path, tiny: Any) -> None:
+    def told(task: ChatTask | TextGenerationTask, rows: list[dict[str, Any]], length: int) -> str:
+        file = RowFile("pvc://data/rows.jsonl", tmp_path / "rows.jsonl")
+        file.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(UnfitRowsError) as caught:
+            task.encode([normal_form(row) for row in rows], tiny, length)
+        told = tell_places(caught.value, task.rules, [file], DatasetPlan(train=[DataFile(source="pvc://data/rows")]))
+        assert told.exit_code is ExitCode.BAD_DATA
+        return told.message
+
+    turns = [{"messages": TURNS[1:3]}, {"messages": TURNS}]
+    begin = ChatTask().encode([normal_form(turns[0])], tiny, 1000).examples[0].targets.index(True)
+    assert told(ChatTask(), turns, 3) == (
+        "dataset: 1 wrong row\npvc://data/rows.jsonl line 1: "
+        f"found {begin} tokens in front of the first answer, expected fewer than 3 (training.maxLength), "
+        "as in all 2 rows"
+    )
+    assert told(TextGenerationTask(), [{"text": "a", "continues": True}] * 2, 8) == (
+        "dataset: 2 wrong rows\n"
+        "pvc://data/rows.jsonl line 1: text: found 1 token(s), expected at least 2, as in all 2 rows\n"
+        "pvc://data/rows.jsonl line 2: text: found 1 token(s), expected at least 2, as in all 2 rows"
+    )
 
 
 def test_questions_ask_for_the_last_answer_with_the_prompt_as_inference_sees_it(smol: Any) -> None:

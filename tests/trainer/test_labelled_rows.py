@@ -84,8 +84,8 @@ def test_csv_with_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"text": "a"}, "label: missing; found text"),
-        ({"label": "yes"}, "text: missing; found label"),
+        ({"text": "a"}, "label: missing; found text, expected a value"),
+        ({"label": "yes"}, "text: missing; found label, expected a value"),
         ({"text": " ", "label": "yes"}, "text: empty, expected text"),
         ({"text": 3, "label": "yes"}, "text: found a number, expected a string"),
         ({"text": "a", "label": 0.5}, "label: found the number 0.5, expected text or a whole number"),
@@ -155,21 +155,45 @@ def test_rare_labels_do_not_keep_the_others_from_being_held_out(tmp_path: Path) 
 def test_too_few_words_for_the_tags(tmp_path: Path) -> None:
     many = tagged(*(f"B-T{n}" for n in range(30)))
     more = tagged(*(f"B-T{n}" for n in range(30)), "O")
-    assert "found 30 tagged words of 30 types, expected more words than types; is `tags` the right column?" in refused(
-        TOKENS, tmp_path, many, more
-    )
+    words = "tags: found 30 tagged words of 30 types, expected more words than types; is this the right column?"
+    assert f"dataset.train: pvc://data/rows.jsonl: {words}" in refused(TOKENS, tmp_path, many, more)
     assert "found 30 tagged words of 30 types" in refused(TOKENS, tmp_path, many, held=lines(many))
 
 
 def test_too_few_rows_for_the_labels(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": f"l{n}"} for n in range(3)]
     held = lines({"text": "x", "label": "l0"})
-    assert "found 3 rows and 3 labels, expected more rows than labels" in refused(TEXT, tmp_path, *rows, held=held)
-    assert "found 3 rows and 3 labels, expected more rows than labels; is `label`" in refused(TEXT, tmp_path, *rows)
+    where = "dataset.train: pvc://data/rows.jsonl: "
+    told = f"{where}label: found 3 rows and 3 labels, expected more rows than labels; is this the right column?"
+    assert told in refused(TEXT, tmp_path, *rows, held=held)
+    assert told in refused(TEXT, tmp_path, *rows)
     alone = [{"text": "same", "label": "a"}] * 4 + [{"text": "other", "label": "b"}] * 4
-    assert "the only ones of their labels" in refused(TEXT, tmp_path, *alone)
-    assert "found only the label yes" in refused(TEXT, tmp_path, *labelled(4, ("yes",)))
-    assert "1 row(s)" in refused(TEXT, tmp_path, *labelled(1))
+    only = "found rows that are the only ones of their labels, expected more rows of each label, or dataset.validation"
+    assert f"{where}{only}" in refused(TEXT, tmp_path, *alone)
+
+
+def test_one_label_tells_nothing_apart(tmp_path: Path) -> None:
+    held = lines(*labelled(2, ("yes",)))
+    told = "dataset.train: pvc://data/rows.jsonl: label: found only yes, expected several labels"
+    assert refused(TEXT, tmp_path, *labelled(4, ("yes",)), held=held) == told
+    none = [{"text": f"t{n}", "labels": []} for n in range(3)]
+    assert ": labels: found no label, expected at least one" in refused(TEXT, tmp_path, *none)
+    plain = [tagged("NOUN", *["NOUN"] * n) for n in range(3)]
+    told = "dataset.train: pvc://data/rows.jsonl: tags: found only NOUN, expected several tags"
+    assert refused(TOKENS, tmp_path, *plain) == told
+
+
+def test_what_the_rows_have_in_common_is_told_by_the_column_too(tmp_path: Path) -> None:
+    plan = PLAN.model_copy(update={"columns": {"label": "topic"}})
+    files = [RowFile(f"part-{n}.jsonl", tmp_path / f"part-{n}.jsonl") for n in range(6)]
+    for file in files:
+        file.path.write_bytes(lines({"text": file.name, "topic": "yes"}, {"text": f"{file.name} 2", "topic": "yes"}))
+    with pytest.raises(TrainerError) as caught:
+        TEXT.read(files, [], plan, 0)
+    assert caught.value.message == (
+        "dataset.train: part-0.jsonl, part-1.jsonl, part-2.jsonl and 3 more: label (column 'topic'): "
+        "found only yes, expected several labels"
+    )
 
 
 def test_metrics_of_classification_and_the_baseline(tmp_path: Path) -> None:
@@ -239,7 +263,7 @@ def test_tags_are_completed_and_sorted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"tokens": ["a"]}, "tags: missing; found tokens"),
+        ({"tokens": ["a"]}, "tags: missing; found tokens, expected a value"),
         ({"tokens": "a b", "tags": "O"}, "tags: found 1, expected 2, one a token"),
         ({"tokens": 3, "tags": ["O"]}, "tokens: found a number, expected a list of strings"),
         ({"tokens": [], "tags": []}, "tokens: empty, expected at least one word"),
@@ -298,7 +322,7 @@ def test_a_table_of_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"question": "a", "context": "b"}, "answer: missing"),
+        ({"question": "a", "context": "b"}, "answer: missing; found question, context, expected a value"),
         ({"question": "", "context": "b", "answer": "b"}, "question: empty"),
         ({"question": "a", "context": 1, "answer": "b"}, "context: found a number, expected a string"),
         (asked(start=99), "characters 99 to 104 are outside the context, which has 20"),
@@ -308,6 +332,10 @@ def test_a_table_of_answers(tmp_path: Path) -> None:
         ({"question": "a", "context": "b b", "answer": "b"}, "'b' is 2 times in the context"),
         (asked(" "), "answers.text[0]: empty"),
         ({"question": "a", "context": "b", "answers": 3}, "answers: found a number, expected an object"),
+        (
+            {"question": "a", "context": "b", "answers": {"text": ["b"]}},
+            "answers.answer_start: missing; found text, expected a value",
+        ),
         (
             {"question": "a", "context": "b", "answers": {"text": ["b"], "answer_start": []}},
             "answers.answer_start: found 0, expected 1, one a text",
@@ -322,7 +350,8 @@ def test_a_wrong_answer_is_named(tmp_path: Path, wrong: object, words: str) -> N
 
 def test_rows_without_any_answer(tmp_path: Path) -> None:
     none = {"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}
-    assert "no row has an answer" in refused(ANSWERS, tmp_path, none, {**none, "question": "r"})
+    told = "dataset.train: pvc://data/rows.jsonl: answers: found none in any row, expected at least one to learn"
+    assert refused(ANSWERS, tmp_path, none, {**none, "question": "r"}) == told
     assert ANSWERS.labels(read(ANSWERS, tmp_path, lines(asked(), none), lines(asked())).train).several
 
 

@@ -68,7 +68,8 @@ def test_every_task_of_the_contract_is_here_and_has_its_metrics() -> None:
 @pytest.mark.parametrize("task", GOOD)
 def test_what_is_wrong_whatever_the_task(tmp_path: Path, task: str) -> None:
     good = GOOD[task]
-    assert "1 row(s), 1 different; at least 2 are needed" in refused(tmp_path, task, good)
+    told = "found 1 row(s), 1 different, expected at least 2 different ones, one of them to be held out"
+    assert refused(tmp_path, task, good) == f"dataset.train: rows.jsonl: {told}"
     assert "dataset.train: no rows" in refused(tmp_path, task)
     assert "line 2: not UTF-8 at byte 1" in refused(tmp_path, task, good, b"\xff\xfe")
     assert "line 2: found a number, expected an object with columns" in refused(tmp_path, task, good, b"3")
@@ -156,7 +157,11 @@ def test_tools_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "row", "words"),
     [
-        ("chat", {"instruction": "x", "output": "y"}, "messages: missing; found instruction, output; task instruction"),
+        (
+            "chat",
+            {"instruction": "x", "output": "y"},
+            "messages: missing; found instruction, output, expected messages or conversations or input_data; task inst",
+        ),
         (
             "chat",
             {"conversations": [{"from": "robot", "value": "x"}]},

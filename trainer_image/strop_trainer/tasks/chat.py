@@ -38,8 +38,7 @@ class ChatTask:
         """Turn rows into tokens; longer rows lose their end.
 
         Raises:
-            UnfitRowsError: the chat template refuses rows.
-            TrainerError: no row has a target left (exit 65).
+            UnfitRowsError: the chat template refuses rows; or no row has a target left, and then the first row is told.
         """
         encoded = Encoded([])
         unfit: list[tuple[bytes, str]] = []
@@ -66,10 +65,8 @@ class ChatTask:
         if unfit:
             raise UnfitRowsError(unfit)
         if not encoded.examples:
-            raise bad_data(
-                f"dataset: in all {len(rows)} rows the assistant begins after the first {max_length} tokens "
-                "(training.maxLength), so that nothing is left to learn"
-            )
+            _, targets = tokenize_row(self.fit(json.loads(rows[0]), tokenizer, max_length), tokenizer)[0]
+            raise UnfitRowsError([(rows[0], f"{_unlearnt(targets, max_length)}, as in all {len(rows)} rows")])
         return encoded
 
     def fit(self, row: dict[str, Any], tokenizer: Any, max_length: int) -> dict[str, Any]:
@@ -228,6 +225,14 @@ def shown(messages: Messages) -> list[dict[str, str]]:
         {"role": m["role"], "content": m["content"] or json.dumps(m.get("tool_calls", []), ensure_ascii=False)}
         for m in messages
     ]
+
+
+def _unlearnt(targets: Sequence[bool], max_length: int) -> str:
+    """Return why nothing of a row is left to learn."""
+    if True not in targets:
+        return "found no token of an answer in what the model's chat template writes, expected some"
+    begin = targets.index(True)
+    return f"found {begin} tokens in front of the first answer, expected fewer than {max_length} (training.maxLength)"
 
 
 def prompt_of(row: bytes) -> bytes:

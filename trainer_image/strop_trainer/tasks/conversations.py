@@ -121,7 +121,7 @@ def _find_messages(row: dict[str, Any]) -> tuple[str, Any]:
     hint = ""
     if {"instruction", "output"} <= set(row) or {"prompt", "completion"} <= set(row):
         hint = "; task instruction reads such rows"
-    raise ValueError(f"messages: missing; found {shown_names(list(row))}{hint}")
+    raise ValueError(f"messages: missing; found {shown_names(list(row))}, expected {COLUMNS.shown()}{hint}")
 
 
 def _from_text(where: str, messages: Any) -> Any:
@@ -151,7 +151,7 @@ def _check_message(where: str, message: Any) -> Message:
         message = message | {"content": ""}
     for name in MESSAGE_FIELDS:
         if name not in message:
-            raise ValueError(f"{where}.{name}: missing; found {shown_names(list(message))}")
+            raise ValueError(f"{where}.{name}: missing; found {shown_names(list(message))}, expected a string")
     role, content = message["role"], _content(f"{where}.content", message["content"])
     if not isinstance(role, str):
         raise ValueError(f"{where}.role: found {kind(role)}, expected a string")  # noqa: TRY004

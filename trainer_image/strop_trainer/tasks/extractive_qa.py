@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from strop_trainer.errors import bad_data
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
@@ -23,7 +22,7 @@ from strop_trainer.tasks.labelled import (
     windows,
 )
 from strop_trainer.tasks.overlap import squad
-from strop_trainer.tasks.rows import RowRules, normal_form
+from strop_trainer.tasks.rows import RowRules, normal_form, untaught
 
 COLUMNS = columns(
     ("question", "context", "answers"),
@@ -64,7 +63,8 @@ class ExtractiveQaTask(LabelledBase):
         rules = RowRules(self.name, COLUMNS, check_row, _prompt_of)
         found = read_labelled(rules, lambda _: check_row, lambda _: (), (train, validation), (dataset, seed))
         if not any(load(row)["answers"] for row in found.train):
-            raise bad_data("dataset.train: no row has an answer, so that nothing is left to learn")
+            problem = "answers: found none in any row, expected at least one to learn"
+            raise untaught(train, problem, dataset.columns)
         return found
 
     def labels(self, train: Sequence[bytes]) -> Labels:
@@ -194,8 +194,8 @@ def _answers(value: Any) -> list[tuple[str, Any, Any]]:
         return [(f"answers[{at}]", item.get("text"), item.get("answer_start")) for at, item in enumerate(value)]
     if not isinstance(value, dict):
         raise ValueError(f"answers: found {kind(value)}, expected an object with text and answer_start")  # noqa: TRY004
-    texts = list_of(field_of(value, "text"), "answers.text")
-    starts = list_of(field_of(value, "answer_start"), "answers.answer_start")
+    texts = list_of(field_of(value, "text", "answers."), "answers.text")
+    starts = list_of(field_of(value, "answer_start", "answers."), "answers.answer_start")
     if len(texts) != len(starts):
         raise ValueError(f"answers.answer_start: found {len(starts)}, expected {len(texts)}, one a text")
     return [(f"answers.text[{at}]", text, start) for at, (text, start) in enumerate(zip(texts, starts, strict=True))]

@@ -9,16 +9,21 @@ from strop_trainer.tasks.files import kind, shown_names
 SHOWN_CHARACTERS: Final = 40
 
 
-def field_of(row: dict[str, Any], name: str) -> Any:
+def field_of(row: dict[str, Any], name: str, within: str = "") -> Any:
     """Return a field that must be there.
+
+    Args:
+        row: a row, or an object of one.
+        name: of the field.
+        within: name of the object in its row, with a dot behind it.
 
     Raises:
         ValueError: it is missing, or null.
     """
     if name not in row:
-        raise ValueError(f"{name}: missing; found {shown_names(list(row))}")
+        raise ValueError(f"{within}{name}: missing; found {shown_names(list(row))}, expected a value")
     if row[name] is None:
-        raise ValueError(f"{name}: found null, expected a value")
+        raise ValueError(f"{within}{name}: found null, expected a value")
     return row[name]
 
 

@@ -218,7 +218,7 @@ def read_labelled(
         problems.raise_if_any()
         not_empty(held, validation, "validation")
     else:
-        rows, held = split(rows, dataset.validation_split, seed, labels_of)
+        rows, held = split(rows, dataset.validation_split, seed, labels_of, files=train)
     enough(rows)
     return assemble(rows, held, [*train, *validation], rules.prompt)
 

@@ -22,6 +22,7 @@ from strop_trainer.tasks.row_store import Rows
 
 _LEARNT: Final = 0
 _HELD: Final = 1
+_SHOWN_FILES: Final = 3
 _REPEATED: Final = 2
 """Equal to a row that is held out: neither learnt from nor held out again."""
 
@@ -88,7 +89,7 @@ def read_dataset(
     if validation:
         not_empty(held, validation, "validation")
     else:
-        rows, held = split(rows, dataset.validation_split, seed)
+        rows, held = split(rows, dataset.validation_split, seed, files=train)
     return assemble(rows, held, [*train, *validation], rules.prompt)
 
 
@@ -116,6 +117,19 @@ def by_column(problem: str, mapping: Mapping[str, str]) -> str:
         if expected != there and re.match(rf"{re.escape(expected)}\b", problem):
             return f"{expected} (column {there!r}){problem.removeprefix(expected)}"
     return problem
+
+
+def untaught(files: Sequence[RowFile], problem: str, mapping: Mapping[str, str] | None = None) -> TrainerError:
+    """Return the error (exit 65) of what the training rows lack as a whole, with the files that they are from.
+
+    Args:
+        files: of the training rows.
+        problem: of a field, or of the rows.
+        mapping: `dataset.columns`.
+    """
+    names, more = ", ".join(file.name for file in files[:_SHOWN_FILES]), len(files) - _SHOWN_FILES
+    where = f"{names} and {more} more" if more > 0 else names
+    return bad_data(f"dataset.train: {where}: {by_column(problem, mapping or {})}")
 
 
 def not_empty(rows: Sequence[bytes], files: Sequence[RowFile], part: str) -> None:
@@ -148,7 +162,12 @@ def _not_json(value: Any, where: str) -> str:
 
 
 def split(
-    rows: Rows, fraction: float, seed: int, labels_of: Callable[[bytes], Iterable[str]] = lambda _: ()
+    rows: Rows,
+    fraction: float,
+    seed: int,
+    labels_of: Callable[[bytes], Iterable[str]] = lambda _: (),
+    *,
+    files: Sequence[RowFile],
 ) -> tuple[Rows, Rows]:
     """Hold out a fraction of the rows: at least one, never all, and never a row that is also trained on.
 
@@ -172,8 +191,10 @@ def split(
     counts = Counter(kind_of[group[0]] for group in order)
     different = counts.total()
     if different < 2:  # noqa: PLR2004 - one to learn from, one to hold out
-        raise bad_data(
-            f"dataset: {len(rows)} row(s), {different} different; at least 2 are needed, one of them to be held out"
+        raise untaught(
+            files,
+            f"found {len(rows)} row(s), {different} different, expected at least 2 different ones, "
+            "one of them to be held out",
         )
     sets, left = list(kinds), Counter[str]()
     for of, count in counts.items():
@@ -192,9 +213,10 @@ def split(
         if drawn == count:
             break
     if not drawn:
-        raise bad_data(
-            "dataset: the rows that would be held out are the only ones of their labels; give more rows of each label, "
-            "or dataset.validation"
+        raise untaught(
+            files,
+            "found rows that are the only ones of their labels, expected more rows of each label, "
+            "or dataset.validation",
         )
     train, held = (rows.select(index for index, of in enumerate(side) if of == wanted) for wanted in (_LEARNT, _HELD))
     return train, held

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
@@ -28,7 +27,7 @@ from strop_trainer.tasks.labelled import (
     whole_lengths,
     windows,
 )
-from strop_trainer.tasks.rows import RowRules, normal_form
+from strop_trainer.tasks.rows import RowRules, normal_form, untaught
 
 ONE = ("eval_loss", "accuracy", "f1", "mcc")
 SEVERAL = ("eval_loss", "exact_match", "f1", "f1_micro")
@@ -53,6 +52,16 @@ class TextClassificationTask(LabelledBase):
             TrainerError: wrong rows, held-out labels that were never seen, or too few rows for the labels (exit 65).
         """
         check = RowCheck()
+
+        def enough(rows: Sequence[bytes]) -> None:
+            names = self.labels(rows).names
+            if 1 < len(names) >= len(rows):
+                problem = (
+                    f"{check.field}: found {len(rows)} rows and {len(names)} labels, expected more rows than labels; "
+                    f"is this the right column? Labels begin {', '.join(names[:3])}"
+                )
+                raise untaught(train, problem, dataset.columns)
+
         rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
             rules,
@@ -60,20 +69,15 @@ class TextClassificationTask(LabelledBase):
             _labels_of,
             (train, validation),
             (dataset, seed),
-            enough=self._check_rows,
+            enough=enough,
         )
         labels = self.labels(found.train)
-        if len(labels.names) < (1 if labels.several else 2):
-            raise bad_data(f"dataset.train: found only the label {', '.join(labels.names) or 'none'}, expected several")
+        if labels.several and not labels.names:
+            raise untaught(train, f"{check.field}: found no label, expected at least one", dataset.columns)
+        if not labels.several and len(labels.names) < 2:  # noqa: PLR2004 - one label tells nothing apart
+            problem = f"{check.field}: found only {', '.join(labels.names)}, expected several labels"
+            raise untaught(train, problem, dataset.columns)
         return found
-
-    def _check_rows(self, train: Sequence[bytes]) -> None:
-        names = self.labels(train).names
-        if 1 < len(names) >= len(train):
-            raise bad_data(
-                f"dataset.train: found {len(train)} rows and {len(names)} labels, expected more rows than labels; "
-                f"is `label` the right column? Labels begin {', '.join(names[:3])}"
-            )
 
     def labels(self, train: Sequence[bytes]) -> Labels:
         """Collect the labels of the training rows, sorted."""
@@ -170,6 +174,8 @@ class RowCheck:
     def __init__(self) -> None:
         self.shape: str | None = None
         self.kind: str | None = None
+        self.field = "label"
+        """In which the last row has its label or labels."""
         self._place = self._shape_place = self._kind_place = ""
 
     def at(self, place: str) -> None:
@@ -185,7 +191,7 @@ class RowCheck:
         checked: dict[str, Any] = {"text": text_of(field_of(row, "text"), "text")}
         if row.get("text_pair") is not None:
             checked["text_pair"] = text_of(row["text_pair"], "text_pair")
-        name = _field_in(row)
+        name = self.field = _field_in(row)
         value = field_of(row, name)
         if name == "labels" and isinstance(value, str):
             raise ValueError(

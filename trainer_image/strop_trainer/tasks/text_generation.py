@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from strop_trainer.errors import bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.files import Columns
 from strop_trainer.tasks.prompted import text_in
-from strop_trainer.tasks.rows import RowRules, read_dataset
+from strop_trainer.tasks.rows import RowRules, UnfitRowsError, read_dataset
 
 COLUMNS: Final = Columns((("text",),), text_files=True)
 SHORTEST: Final = 2
@@ -24,6 +23,7 @@ class TextGenerationTask:
 
     name = "text-generation"
     needs_chat_template = False
+    rules: RowRules
     metrics = METRICS["text-generation"].names
 
     def read(self, train: Sequence[RowFile], validation: Sequence[RowFile], dataset: DatasetPlan, seed: int) -> Dataset:
@@ -41,7 +41,7 @@ class TextGenerationTask:
         before, so that every token but the first of the document is predicted once.
 
         Raises:
-            TrainerError: no document has two tokens (exit 65).
+            UnfitRowsError: no document has two tokens; the first is told.
         """
         encoded = Encoded([], in_pieces=True)
         for row in rows:
@@ -56,7 +56,8 @@ class TextGenerationTask:
                 encoded.tokens += len(piece)
                 encoded.target_tokens += len(piece) - 1
         if not encoded.examples:
-            raise bad_data(f"dataset: none of the {len(rows)} documents has two tokens, so that nothing can be learnt")
+            found = f"{encoded.lengths[0]} token(s), expected at least {SHORTEST}"
+            raise UnfitRowsError([(rows[0], f"text: found {found}, as in all {len(rows)} rows")])
         return encoded
 
     def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
@@ -97,3 +98,4 @@ def check_text(row: dict[str, Any]) -> dict[str, Any]:
 
 
 RULES: Final = RowRules("text-generation", COLUMNS, check_text, lambda row: row)
+TextGenerationTask.rules = RULES

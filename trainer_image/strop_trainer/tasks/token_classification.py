@@ -31,7 +31,7 @@ from strop_trainer.tasks.labelled import (
     whole_lengths,
     windows,
 )
-from strop_trainer.tasks.rows import RowRules, normal_form
+from strop_trainer.tasks.rows import RowRules, normal_form, untaught
 
 OUTSIDE: Final = "O"
 COLUMNS = columns(("tokens", "tags"), structured=("tokens", "tags"))
@@ -55,6 +55,11 @@ class TokenClassificationTask(LabelledBase):
             TrainerError: wrong rows, held-out tags that were never seen, or too few words for the tags (exit 65).
         """
         check = RowCheck()
+
+        def enough(rows: Sequence[bytes]) -> None:
+            if problem := _too_few_words(rows):
+                raise untaught(train, problem, dataset.columns)
+
         rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
             rules,
@@ -62,11 +67,12 @@ class TokenClassificationTask(LabelledBase):
             _types_of,
             (train, validation),
             (dataset, seed),
-            enough=_check_words,
+            enough=enough,
         )
         labels = self.labels(found.train)
         if len(labels.names) < 2:  # noqa: PLR2004 - one tag tells nothing apart
-            raise bad_data(f"dataset.train: found only the tag {', '.join(labels.names)}, expected several")
+            problem = f"tags: found only {', '.join(labels.names)}, expected several tags"
+            raise untaught(train, problem, dataset.columns)
         return found
 
     def labels(self, train: Sequence[bytes]) -> Labels:
@@ -272,14 +278,15 @@ def _list_of(row: dict[str, Any], name: str) -> list[Any]:
     return value
 
 
-def _check_words(train: Sequence[bytes]) -> None:
+def _too_few_words(train: Sequence[bytes]) -> str | None:
     types = Counter(tag.removeprefix("B-") for row in train for tag in load(row)["tags"] if tag[:2] not in ("O", "I-"))
     words = types.total()
     if 1 < len(types) >= words:
-        raise bad_data(
-            f"dataset.train: found {words} tagged words of {len(types)} types, expected more words than types; "
-            "is `tags` the right column?"
+        return (
+            f"tags: found {words} tagged words of {len(types)} types, expected more words than types; "
+            "is this the right column?"
         )
+    return None
 
 
 def _types_of(row: bytes) -> list[str]:
