@@ -362,3 +362,48 @@ def test_squad_metrics_take_the_best_reference(tmp_path: Path) -> None:
     assert ANSWERS.measure(["the paris!"], found.validation, labels) == {"exact_match": 1.0, "f1": 1.0}
     assert ANSWERS.measure(["Paris it is"], found.validation, labels)["f1"] == pytest.approx(0.8)
     assert ANSWERS.measure([""], found.validation, labels) == {"exact_match": 0.0, "f1": 0.0}
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------
+
+GOOD: dict[Task, dict[str, Any]] = {
+    TEXT: {"text": "a", "label": "yes"},
+    TOKENS: {"tokens": ["a"], "tags": ["O"]},
+    ANSWERS: {"question": "a", "context": "b", "answer": "b"},
+}
+
+
+@pytest.mark.parametrize("task", GOOD, ids=lambda task: task.auto_class)
+def test_one_row_cannot_be_held_out(tmp_path: Path, task: Task) -> None:
+    told = "found 1 row(s), 1 different, expected at least 2 different ones, one of them to be held out"
+    assert refused(task, tmp_path, GOOD[task]) == f"dataset.train: pvc://data/rows.jsonl: {told}"
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "words"),
+    [
+        (TOKENS, b'{"tokens": ["\xff"], "tags": ["O"]}', "not UTF-8 at byte 14 of the line (0xff)"),
+        (ANSWERS, b'{"question": "\xff", "context": "b", "answer": "b"}', "not UTF-8 at byte 15 of the line (0xff)"),
+        (TEXT, {"text_pair": " "}, "text_pair: empty, expected text"),
+        (TEXT, {"text_pair": ["b"]}, "text_pair: found a list, expected a string"),
+        (TOKENS, {"tokens": None}, "tokens: found null, expected a value"),
+        (TOKENS, {"tokens": ...}, "tokens: missing; found tags, expected a value"),
+        (TOKENS, {"tokens": [3]}, "tokens[0]: found a number, expected a string"),
+        (TOKENS, {"tags": 3}, "tags: found a number, expected a list of strings"),
+        (TOKENS, {"tags": [" "]}, "tags[0]: empty, expected text"),
+        (ANSWERS, {"question": ...}, "question: missing; found context, answer, expected a value"),
+        (ANSWERS, {"context": ...}, "context: missing; found question, answer, expected a value"),
+        (ANSWERS, {"question": 3}, "question: found a number, expected a string"),
+        (ANSWERS, {"answer": 3}, "answer: found a number, expected a string"),
+        (ANSWERS, {"question": " \n"}, "question: empty, expected text"),
+        (ANSWERS, {"context": ""}, "context: empty, expected text"),
+    ],
+)
+def test_bad_input_is_told_by_file_row_and_field(
+    tmp_path: Path, task: Task, wrong: bytes | dict[str, Any], words: str
+) -> None:
+    good = GOOD[task]
+    if isinstance(wrong, dict):
+        wrong = {name: value for name, value in (good | wrong).items() if value is not ...}
+    found = refused(task, tmp_path, good, wrong, good)
+    assert found == f"dataset: 1 wrong row\npvc://data/rows.jsonl line 2: {words}"

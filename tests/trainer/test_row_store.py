@@ -92,8 +92,10 @@ from pathlib import Path
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
+from strop_trainer.tasks.extractive_qa import ExtractiveQaTask
 
-task, path = task_named(sys.argv[1]), Path(sys.argv[2])
+task = ExtractiveQaTask() if sys.argv[1] == "an encoder's question-answering" else task_named(sys.argv[1])
+path = Path(sys.argv[2])
 
 def peak():  # not getrusage's, which begins with that of the process that started this one
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -107,7 +109,17 @@ print(json.dumps([found.statistics.train_rows, found.statistics.validation_rows,
 """The trainer's check of rows, and a look at each."""
 
 
-@pytest.mark.parametrize("task", ["chat", "text-classification", "text-generation"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "chat",
+        "text-classification",
+        "text-generation",
+        "preference",
+        "token-classification",
+        "an encoder's question-answering",
+    ],
+)
 def test_the_rows_of_a_large_file_are_checked_and_kept_in_bounded_memory(tmp_path: Path, task: str) -> None:
     count, text = 200_000, "The quick brown fox jumps over the lazy dog. " * 22  # 200 MB
     path = tmp_path / "rows.jsonl"
@@ -119,6 +131,9 @@ def test_the_rows_of_a_large_file_are_checked_and_kept_in_bounded_memory(tmp_pat
                 "chat": {"messages": turns},
                 "text-classification": {"text": words, "label": f"label {n % 7}"},
                 "text-generation": {"text": words},
+                "preference": {"prompt": words, "chosen": "Yes.", "rejected": "No."},
+                "token-classification": {"tokens": words.split()[:100], "tags": ["B-NUM", *["O"] * 99]},
+                "an encoder's question-answering": {"question": "Which?", "context": words, "answer": f"{n:06d}"},
             }[task]
             file.write(json.dumps(row) + "\n")
     assert path.stat().st_size > 200_000_000

@@ -56,7 +56,9 @@ def test_a_prompt_longer_than_the_context_leaves_nothing_to_learn(tokenizer: Any
     found = task_named("instruction").encode(rows, tokenizer, 48)
     assert (len(found.examples), found.truncated, found.dropped) == (1, 1, 1)
     assert max(found.lengths) > 200
-    with pytest.raises(TrainerError, match="begins after the first 48 tokens"):
+    with pytest.raises(
+        TrainerError, match=r"in front of the first answer, expected fewer than 48 \(training.maxLength\)$"
+    ):
         task_named("instruction").encode(rows[:1], tokenizer, 48)
 
 

@@ -66,7 +66,7 @@ class ChatTask:
             raise UnfitRowsError(unfit)
         if not encoded.examples:
             _, targets = tokenize_row(self.fit(json.loads(rows[0]), tokenizer, max_length), tokenizer)[0]
-            raise UnfitRowsError([(rows[0], f"{_unlearnt(targets, max_length)}, as in all {len(rows)} rows")])
+            raise UnfitRowsError.all_alike(rows, _unlearnt(targets, max_length))
         return encoded
 
     def fit(self, row: dict[str, Any], tokenizer: Any, max_length: int) -> dict[str, Any]:

@@ -52,6 +52,11 @@ class UnfitRowsError(TrainerError):
         super().__init__(ExitCode.BAD_DATA, f"dataset: {len(rows)} unfit row(s), the first: {rows[0][1]}")
         self.rows = rows
 
+    @classmethod
+    def all_alike(cls, rows: Sequence[bytes], problem: str) -> UnfitRowsError:
+        """Return the error of the first row, where every row has the problem: all of them may be too many to keep."""
+        return cls([(rows[0], f"{problem}, as in all {len(rows)} rows" if len(rows) > 1 else problem)])
+
 
 def tell_places(error: UnfitRowsError, rules: RowRules, files: Sequence[RowFile], dataset: DatasetPlan) -> TrainerError:
     """Return the error with file and place of each row, which are found by reading the files once more."""

@@ -56,8 +56,8 @@ class TextGenerationTask:
                 encoded.tokens += len(piece)
                 encoded.target_tokens += len(piece) - 1
         if not encoded.examples:
-            found = f"{encoded.lengths[0]} token(s), expected at least {SHORTEST}"
-            raise UnfitRowsError([(rows[0], f"text: found {found}, as in all {len(rows)} rows")])
+            problem = f"text: found {encoded.lengths[0]} token(s), expected at least {SHORTEST}"
+            raise UnfitRowsError.all_alike(rows, problem)
         return encoded
 
     def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
