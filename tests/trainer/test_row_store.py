@@ -122,7 +122,7 @@ print(json.dumps([found.statistics.train_rows, found.statistics.validation_rows,
 )
 def test_the_rows_of_a_large_file_are_checked_and_kept_in_bounded_memory(tmp_path: Path, task: str) -> None:
     count, text = 200_000, "The quick brown fox jumps over the lazy dog. " * 22  # 200 MB
-    long_words = ["The-quick-brown-fox-jumps-over-the-lazy-dog."] * 22  # words as short as a text's take 40 s
+    long_words = ["The-quick-brown-fox-jumps-over-the-lazy-dog." * 2] * 11  # words as short as a text's take 40 s
     path = tmp_path / "rows.jsonl"
     with path.open("w") as file:
         for n in range(count):
@@ -133,7 +133,7 @@ def test_the_rows_of_a_large_file_are_checked_and_kept_in_bounded_memory(tmp_pat
                 "text-classification": {"text": words, "label": f"label {n % 7}"},
                 "text-generation": {"text": words},
                 "preference": {"prompt": words, "chosen": "Yes.", "rejected": "No."},
-                "token-classification": {"tokens": [f"{n:06d}", *long_words], "tags": ["B-NUM", *["O"] * 22]},
+                "token-classification": {"tokens": [f"{n:06d}", *long_words], "tags": ["B-NUM", *["O"] * 11]},
                 "an encoder's question-answering": {"question": "Which?", "context": words, "answer": f"{n:06d}"},
             }[task]
             file.write(json.dumps(row) + "\n")

@@ -231,8 +231,8 @@ class RowCheck:
     def _check_scheme(self, words: Sequence[str], tags: Sequence[str]) -> None:
         before = OUTSIDE
         for at, (word, tag) in enumerate(zip(words, tags, strict=True)):
-            where = f"tags[{at}] (token {shown(word)})"
             if tag != OUTSIDE:
+                where = f"tags[{at}] (token {shown(word)})"
                 prefixed = _PREFIXED.fullmatch(tag)
                 if self.bio is None:
                     self.bio, self._bio_place = prefixed is not None, self._place
