@@ -22,9 +22,9 @@ from strop_trainer.tasks.row_store import Rows
 
 _LEARNT: Final = 0
 _HELD: Final = 1
-_SHOWN_FILES: Final = 3
 _REPEATED: Final = 2
 """Equal to a row that is held out: neither learnt from nor held out again."""
+_SHOWN_FILES: Final = 3
 
 
 @dataclass(frozen=True)
