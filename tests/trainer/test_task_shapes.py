@@ -70,7 +70,7 @@ def test_what_is_wrong_whatever_the_task(tmp_path: Path, task: str) -> None:
     good = GOOD[task]
     told = "found 1 row(s), 1 different, expected at least 2 different ones, one of them to be held out"
     assert refused(tmp_path, task, good) == f"dataset.train: rows.jsonl: {told}"
-    assert "dataset.train: no rows" in refused(tmp_path, task)
+    assert "dataset.train: rows.jsonl: found no rows, expected at least one" in refused(tmp_path, task)
     assert "line 2: not UTF-8 at byte 1" in refused(tmp_path, task, good, b"\xff\xfe")
     assert "line 2: found a number, expected an object with columns" in refused(tmp_path, task, good, b"3")
     for name in good:

@@ -85,8 +85,8 @@ class CausalHead:
         run.questions = self._questions(run, spread(held_out, asked), tokenizer, asked)
         if not run.questions and (plan.evaluation.generate_rows or plan.artifact.onnx):
             raise bad_data(
-                f"dataset: no held-out row leaves room for an answer in {hyperparameters.max_length} tokens "
-                "(training.maxLength)"
+                f"dataset.validation: found no row whose prompt is shorter than {hyperparameters.max_length} tokens "
+                "(training.maxLength), expected at least one to be answered"
             )
         run.chat_template = tokenizer.chat_template
         self.load(run)

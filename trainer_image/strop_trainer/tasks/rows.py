@@ -140,7 +140,8 @@ def untaught(files: Sequence[RowFile], problem: str, mapping: Mapping[str, str] 
 def not_empty(rows: Sequence[bytes], files: Sequence[RowFile], part: str) -> None:
     """Raise a TrainerError (exit 65) where no row was found."""
     if not rows:
-        raise bad_data(f"dataset.{part}: no rows in {', '.join(file.name for file in files)}")
+        names = ", ".join(file.name for file in files)
+        raise bad_data(f"dataset.{part}: {names}: found no rows, expected at least one")
 
 
 def normal_form(row: Any) -> bytes:

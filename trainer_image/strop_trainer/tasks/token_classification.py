@@ -120,7 +120,9 @@ class TokenClassificationTask(LabelledBase):
                 encoded.tokens += len(tokens)
                 encoded.target_tokens += len(places)
         if not encoded.examples:
-            raise bad_data("dataset: the model's tokenizer knows no word of the rows")
+            raise bad_data(
+                "dataset: tokens: found none that the model's tokenizer knows, expected some in its language"
+            )
         return encoded
 
     def predict(
