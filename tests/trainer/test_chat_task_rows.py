@@ -113,7 +113,8 @@ def test_a_line_too_long_to_be_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n\n"])
 def test_an_empty_dataset(tmp_path: Path, content: bytes) -> None:
     assert refused(tmp_path, content) == "dataset.train: pvc://data/rows.jsonl: found no rows, expected at least one"
-    assert refused(tmp_path, lines(row()), validation=content).startswith("dataset.validation: pvc://data/held.jsonl: found no rows")
+    found = refused(tmp_path, lines(row()), validation=content)
+    assert found == "dataset.validation: pvc://data/held.jsonl: found no rows, expected at least one"
 
 
 def test_one_row_cannot_be_held_out(tmp_path: Path) -> None:
