@@ -271,13 +271,18 @@ def _verdicts(name: str, measured: Iterable[tuple[Technique, list[float]]]) -> s
     return _table(["technique", "measured", "range", "scenarios", "saves", "O says", "N says", "differs from"], rows)
 
 
-def _pairs(technique: Technique, results: Results) -> Iterable[tuple[Outcome, Outcome]]:
+def _beside(results: Results, scenario: Scenario, yardstick: str, found: Outcome) -> Outcome:
+    """Return what an outcome is held to; not run where that was measured of another trainer."""
+    other = results.get(f"{scenario.name}-{yardstick}", NOT_RUN)
+    return other if other.status == "measured" and other.code == found.code else NOT_RUN
+
+
+def _pairs(technique: Technique, results: Results, yardstick: str = "full") -> Iterable[tuple[Outcome, Outcome]]:
     for scenario in SCENARIOS:
         found = _found(results, scenario, technique)
-        full = results.get(f"{scenario.name}-full", NOT_RUN)
-        # What another trainer measured tells as much of that trainer as of the technique.
-        if found.status == full.status == "measured" and found.code == full.code:
-            yield found, full
+        other = _beside(results, scenario, yardstick, found)
+        if found.status == other.status == "measured":
+            yield found, other
 
 
 def _cost(technique: Technique, results: Results) -> list[float]:
@@ -288,8 +293,8 @@ def _cost(technique: Technique, results: Results) -> list[float]:
     ]
 
 
-def _memory(technique: Technique, results: Results) -> list[float]:
-    return [found.train_peak_bytes / full.train_peak_bytes for found, full in _pairs(technique, results)]
+def _memory(technique: Technique, results: Results, yardstick: str = "full") -> list[float]:
+    return [found.train_peak_bytes / other.train_peak_bytes for found, other in _pairs(technique, results, yardstick)]
 
 
 def _share(technique: Technique, results: Results) -> list[float]:
@@ -314,16 +319,13 @@ def _differs(found: float | None, name: str, older: str, newer: str) -> str:
 
 def _parallel(results: Results) -> str:
     rows = []
-    to_alone: dict[Technique, list[float]] = {each: [] for each in TECHNIQUES if each.strategy and each.column}
+    sharing = [technique for technique in TECHNIQUES if technique.strategy]
     for scenario in SCENARIOS:
-        full = results.get(f"{scenario.name}-full", NOT_RUN)
-        alone = results.get(f"{scenario.name}-ddp", NOT_RUN)
-        for technique in TECHNIQUES:
+        for technique in sharing:
             found = _found(results, scenario, technique)
-            if not technique.strategy or found.status != "measured":
+            if found.status != "measured":
                 continue
-            if alone.train_peak_bytes and alone.code == found.code and technique in to_alone:
-                to_alone[technique].append(found.train_peak_bytes / alone.train_peak_bytes)
+            full, alone = (_beside(results, scenario, yardstick, found) for yardstick in ("full", "ddp"))
             rows.append(
                 [
                     scenario.words,
@@ -343,7 +345,7 @@ def _parallel(results: Results) -> str:
         return f"{said}\nNot measured yet.\n"
     header = ["scenario", "technique", "GB a rank", "to full in one process", "to two without sharing"]
     each = _table([*header, "CPU s of both", "to two without sharing"], rows)
-    verdicts = _verdicts("parallel", to_alone.items())
+    verdicts = _verdicts("parallel", [(technique, _memory(technique, results, "ddp")) for technique in sharing])
     return f"{said}\n{each}\nPeak of a rank to that of two ranks that share nothing:\n\n{verdicts}"
 
 

@@ -241,7 +241,10 @@ def test_what_two_trainers_measured_is_not_compared() -> None:
     names = ("translation", "chat", "creative")
     results = {f"{name}-full": measured(100, 4.0, 1000) for name in names}
     results |= {f"{name}-lora": replace(measured(60, 2.0, 10), code="before") for name in names}
-    assert "| lora | too few |  | 0 |" in page.page(results, NOW)
+    results["chat-zero"] = replace(measured(200, 2.0, 1000, ranks=2), code="before")
+    text = page.page(results, NOW)
+    assert "| lora | too few |  | 0 |" in text
+    assert "| human-like answers of a chatbot | ZeRO-3: two processes | 2.00 |  |  | 200 |  |" in text
 
 
 def test_memory_that_ranks_share_is_held_to_ranks_that_share_nothing() -> None:
