@@ -64,52 +64,51 @@ def main() -> int:
     if not chosen:
         say(f"--only: found {', '.join(arguments.only)}, allowed: part of a name such as {CELLS[0].name}")
         return 64
-    results, keys = known(folders)
+    results, admitted = known(folders)
     if arguments.list:
         for cell in chosen:
             outcome = results.get(cell.name, page.NOT_RUN)
             say(f"{cell.name}: {outcome.status}{f': {outcome.reason}' if outcome.reason else ''}")
         return 0
-    waiting = [] if arguments.write else [cell for cell in chosen if cell.name in keys]
+    waiting = [] if arguments.write else [cell for cell in chosen if cell.name in admitted]
     if not arguments.again:
-        waiting = [cell for cell in waiting if not done(cell, results.get(cell.name), any_code=arguments.any_code)]
+        old = set() if arguments.any_code else measure.older(results, admitted)
+        waiting = [
+            cell for cell in waiting if cell.name in old or results.get(cell.name, page.NOT_RUN).status != "measured"
+        ]
     code = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if waiting:
         prepare_encoder(folders.models / ENCODER)
         prepare_decoder(folders.models / DECODER)
-        if not all_of(waiting, folders, keys, results):
+        if not all_of(waiting, folders, admitted, results):
             say("interrupted: the same command goes on")
             code = INTERRUPTED
-    PAGE.write_text(
-        page.page(results, {model: measure.code_version(model) for model in (DECODER, ENCODER)}), encoding="utf-8"
-    )
+    PAGE.write_text(page.page(results, measure.older(results, admitted)), encoding="utf-8")
     say(f"{PAGE} written")
     return code or int(any(results[cell.name].status == "failed" for cell in waiting))
 
 
-def known(folders: measure.Folders) -> tuple[dict[str, measure.Outcome], dict[str, str]]:
-    """Return what is known of each cell as it is defined now, and the key of each that can be run."""
-    results, keys = {}, {}
+def known(folders: measure.Folders) -> tuple[dict[str, measure.Outcome], dict[str, measure.Admitted]]:
+    """Return what is known of each cell as it is defined now, and those that can be run."""
+    results, admitted = {}, {}
     for cell in CELLS:
-        key, refusal = measure.admit(cell, folders)
-        found = refusal or measure.load(folders, cell)
-        if not refusal:
-            keys[cell.name] = key
-        if found and found.key == key:
+        found = measure.admit(cell, folders)
+        if isinstance(found, measure.Outcome):
             results[cell.name] = found
-    return results, keys
-
-
-def done(cell: Cell, outcome: measure.Outcome | None, *, any_code: bool) -> bool:
-    """Tell whether a cell need not be run."""
-    if outcome is None or outcome.status != "measured":
-        return False
-    return any_code or outcome.code == measure.code_version(cell.scenario.model)
+            continue
+        admitted[cell.name] = found
+        outcome = measure.load(folders, cell)
+        if outcome and outcome.key == found.key:
+            results[cell.name] = outcome
+    return results, admitted
 
 
 def all_of(
-    cells: list[Cell], folders: measure.Folders, keys: dict[str, str], results: dict[str, measure.Outcome]
+    cells: list[Cell],
+    folders: measure.Folders,
+    admitted: dict[str, measure.Admitted],
+    results: dict[str, measure.Outcome],
 ) -> bool:
     """Run cells, and put what came of each into the results; return whether that was not interrupted."""
     cores = sorted(os.sched_getaffinity(0))
@@ -121,11 +120,11 @@ def all_of(
         say(f"{cell.name} …")
         begin = time.monotonic()
         with suppress(measure.Interrupted):
-            results[cell.name] = outcome = measure.run(cell, folders, keys[cell.name], own, stop)
+            results[cell.name] = outcome = measure.run(cell, folders, admitted[cell.name], own, stop)
             metric = cell.scenario.metric
             found = f"{metric} {outcome.base.get(metric)} → {outcome.tuned.get(metric)}"
             if outcome.status == "failed":
-                found = f"{outcome.reason} (log: {folders.log(cell, keys[cell.name])})"
+                found = f"{outcome.reason} (log: {folders.log(cell, admitted[cell.name].key)})"
             say(f"{next(done)}/{len(cells)}  {cell.name}: {found} in {time.monotonic() - begin:.0f} s")
 
     free: SimpleQueue[int] = SimpleQueue()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+import tokenize
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, Literal
 
-from scenarios.table import DECODER, ENCODER, MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
+from scenarios.table import CELLS, DECODER, ENCODER, MODEL_CLAIM, ROWS_CLAIM, Cell, manifest
 from strop.cli.errors import CliError
 from strop.cli.planned import plan_files
 from strop_trainer.documents import DatasetDocument, ProofDocument, ProofEntry, TrainingDocument
@@ -47,7 +50,9 @@ class Outcome:
     key: str = ""
     """Of the job, as it is applied, and of the rows."""
     code: str = ""
-    """Of the planner and the trainer."""
+    """Of the trainer."""
+    plan: str = ""
+    """Digest of what was computed."""
     seconds: float = 0.0
     """Whole process."""
     train_seconds: float = 0.0
@@ -103,18 +108,44 @@ class Folders:
 
 @cache
 def code_version(model: str) -> str:
-    """Return the hash of what resolves a job and carries it out, and of the libraries that it is locked to.
+    """Return the hash of what carries a plan out: the trainer, and the libraries that it is locked to.
+
+    Its comments and docstrings do not count, nor the planner, which shows in the plan.
 
     Args:
         model: base model; what only the other kind of model goes through does not count.
     """
     digest = hashlib.sha256()
-    rooms = (ROOT / "operator" / "strop" / "planning", ROOT / "trainer_image" / "strop_trainer")
-    files = [path for room in rooms for kind in ("*.py", "*.yaml") for path in sorted(room.rglob(kind))]
-    for path in (*files, ROOT / "requirements" / "trainer.txt"):
+    trainer = ROOT / "trainer_image" / "strop_trainer"
+    for path in sorted(trainer.rglob("*.py")):
         if "/".join(path.parts[-2:]) not in ELSEWHERE[model]:
-            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+            digest.update(path.relative_to(ROOT).as_posix().encode() + statements(path.read_text("utf-8")).encode())
+    digest.update((ROOT / "requirements" / "trainer.txt").read_bytes())
     return digest.hexdigest()[:12]
+
+
+def statements(source: str) -> str:
+    """Return the lines of a program without comments, docstrings and blank lines."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def older(results: Mapping[str, Outcome], admitted: Mapping[str, Admitted]) -> set[str]:
+    """Return the names of the cells that were measured by another trainer, or of another plan, than those here."""
+    return {
+        cell.name
+        for cell in CELLS
+        if (found := results.get(cell.name))
+        and found.status == "measured"
+        and (found.code, found.plan) != (code_version(cell.scenario.model), admitted[cell.name].plan)
+    }
 
 
 def load(folders: Folders, cell: Cell) -> Outcome | None:
@@ -123,39 +154,50 @@ def load(folders: Folders, cell: Cell) -> Outcome | None:
     return Outcome(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def admit(cell: Cell, folders: Folders) -> tuple[str, Outcome | None]:
-    """Return the key of a cell, or its refusal in words: admission's or the planner's."""
+@dataclass(frozen=True)
+class Admitted:
+    """A cell that can be run."""
+
+    key: str
+    """Of the job, as it is applied, and of the rows."""
+    plan: str
+    """Digest of what is computed."""
+
+
+def admit(cell: Cell, folders: Folders) -> Admitted | Outcome:
+    """Return what a cell is, or its refusal in words: admission's or the planner's."""
     file = folders.root / "jobs" / f"{cell.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(manifest(cell), encoding="utf-8")
     try:
-        plan_files([str(file)])
+        _, (planned,) = plan_files([str(file)])
     except CliError as error:
         reason = "; ".join(line.removeprefix(f"{file}: ") for line in error.lines)
-        return "", Outcome("refused", reason)
+        return Outcome("refused", reason)
     digest = hashlib.sha256(file.read_bytes())
     for name in (cell.scenario.file, cell.scenario.held_out):
         digest.update((folders.rows / name).read_bytes())
-    return digest.hexdigest()[:12], None
+    return Admitted(digest.hexdigest()[:12], planned.plan.digest)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
     """The cell was stopped; the next run begins it again, as processor time is counted from an attempt's start."""
 
 
-def run(cell: Cell, folders: Folders, key: str, cores: Collection[int], stop: Event) -> Outcome:
+def run(cell: Cell, folders: Folders, admitted: Admitted, cores: Collection[int], stop: Event) -> Outcome:
     """Carry out a cell by `strop run`; return and keep what it measured.
 
     Args:
         cell: the cell.
         folders: where things are.
-        key: as of `admit`.
+        admitted: as of `admit`.
         cores: that it may use.
         stop: once set, the job is asked to stop.
 
     Raises:
         Interrupted: it was stopped.
     """
+    key, code_here = admitted.key, code_version(cell.scenario.model)
     work = folders.work(cell, key)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -177,10 +219,10 @@ def run(cell: Cell, folders: Folders, key: str, cores: Collection[int], stop: Ev
         raise Interrupted
     if code == ExitCode.OK:
         (version,) = (registry / "default" / cell.name).glob("[0-9]*")
-        outcome = read(version, key, seconds, code_version(cell.scenario.model))
+        outcome = replace(read(version, seconds), key=key, code=code_here, plan=admitted.plan)
         shutil.rmtree(work)
     else:
-        outcome = Outcome("failed", _why(work, log, code), key, code_version(cell.scenario.model), seconds)
+        outcome = Outcome("failed", _why(work, log, code), key, code_here, admitted.plan, seconds)
     path = folders.result(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(outcome), indent=1) + "\n", encoding="utf-8")
@@ -207,7 +249,7 @@ def _wait(process: subprocess.Popen[bytes], limit: float, stop: Event) -> int | 
         raise Interrupted
 
 
-def read(version: Path, key: str, seconds: float, code: str) -> Outcome:
+def read(version: Path, seconds: float) -> Outcome:
     """Return what a published version says of its making."""
     training = TrainingDocument.model_validate_json((version / "training.json").read_bytes())
     proof = ProofDocument.model_validate_json((version / "proof.json").read_bytes())
@@ -220,8 +262,6 @@ def read(version: Path, key: str, seconds: float, code: str) -> Outcome:
 
     return Outcome(
         "measured",
-        key=key,
-        code=code,
         seconds=round(seconds, 1),
         train_seconds=training.stage_seconds["train"],
         train_cpu_seconds=round(sum(rank.cpu_seconds for rank in training.ranks), 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from scenarios.measure import Outcome
@@ -55,24 +55,24 @@ Both are of `FineTuning_Scenarios.md` in Microsoft's PhiCookBook: the older up t
 """
 
 
-def page(results: Results, codes: Mapping[str, str]) -> str:
+def page(results: Results, older: Collection[str]) -> str:
     """Return the page.
 
     Args:
         results: what is known; cells without a result are marked as not run.
-        codes: base model → version of what carries out its jobs here; results of another are marked.
+        older: names of cells that were measured with another trainer or plan than those here; they are marked.
     """
-    parts = [HEAD, _where(results, codes), "## Overview\n", _overview(results), _otherwise(results), _further(results)]
+    parts = [HEAD, _where(results, older), "## Overview\n", _overview(results), _otherwise(results), _further(results)]
     for scenario in EVERY:
         parts += [
             f"## {scenario.words[0].upper()}{scenario.words[1:]}\n",
-            _scenario(scenario, results, codes[scenario.model]),
+            _scenario(scenario, results, older),
         ]
     parts += ["## What each technique saves\n", _properties(results), "## What is refused\n", _refused(results)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _where(results: Results, codes: Mapping[str, str]) -> str:
+def _where(results: Results, older: Collection[str]) -> str:
     measured = [outcome for outcome in results.values() if outcome.status == "measured"]
     if not measured:
         return "_No cell has been run yet._\n"
@@ -81,18 +81,13 @@ def _where(results: Results, codes: Mapping[str, str]) -> str:
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     refused = sum(outcome.status == "refused" for outcome in results.values())
     failed = sum(outcome.status == "failed" for outcome in results.values())
-    older = sum(
-        outcome.status == "measured" and outcome.code != codes[cell.scenario.model]
-        for cell in CELLS
-        if (outcome := results.get(cell.name))
-    )
     lines = [
         f"_`make scenarios`, {span}, {machines}, shared with other work: seconds are noisy. Of {len(CELLS)} cells "
         f"{len(measured)} were measured, {refused} are refused in words, {failed} failed, "
         f"{len(CELLS) - len(measured) - refused - failed} not run yet._"
     ]
     if older:
-        lines.append(f"_{older} were measured with an earlier version of planner or trainer (°)._")
+        lines.append(f"_{len(older)} were measured with an earlier version of planner or trainer (°)._")
     return "\n".join(lines) + "\n"
 
 
@@ -163,7 +158,7 @@ def _change(metric: str, outcome: Outcome, technique: Technique) -> str:
     return f"{_number(outcome.base.get(metric))} → {_number(outcome.tuned.get(metric))}{also}"
 
 
-def _scenario(scenario: Scenario, results: Results, code: str) -> str:
+def _scenario(scenario: Scenario, results: Results, older: Collection[str]) -> str:
     header = [
         "technique",
         scenario.metric,
@@ -183,7 +178,7 @@ def _scenario(scenario: Scenario, results: Results, code: str) -> str:
         if outcome.status != "measured":
             rows.append([cell.technique.name, outcome.status, *[""] * (len(header) - 2)])
             continue
-        mark = "" if outcome.code == code else " °"
+        mark = " °" if cell.name in older else ""
         rows.append(
             [
                 cell.technique.name + mark,

@@ -9,15 +9,14 @@ import pytest
 
 from scenarios import measure, page, rows
 from scenarios.__main__ import PAGE, RESULTS
-from scenarios.measure import Folders, Outcome, admit
-from scenarios.table import CELLS, COLUMNS, DECODER, ENCODER, EVERY, SCENARIOS, TECHNIQUES, Cell, manifest
+from scenarios.measure import Admitted, Folders, Outcome, admit
+from scenarios.table import CELLS, COLUMNS, EVERY, SCENARIOS, TECHNIQUES, Cell, manifest
 from strop.cli.manifests import load
 from strop_trainer.documents import ProofDocument
 from strop_trainer.plan import LABEL_TASKS, METRICS, PROMPT_METHODS, DataFile, DatasetPlan, ProofPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks import task_named
 
-NOW = {DECODER: "now", ENCODER: "now"}
 TUNE = "T: The {} Miller -- Jig\nR: jig\nM: 6/8\nL: 1/8\nK: D\nA2B cde|\nfed cBA|\nd3 d3|"
 
 
@@ -31,7 +30,7 @@ def write_rows(root: Path) -> Folders:
 
 
 @pytest.fixture(scope="module")
-def admitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Outcome | None]]:
+def admitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Admitted | Outcome]:
     folders = write_rows(tmp_path_factory.mktemp("scenarios"))
     return {cell.name: admit(cell, folders) for cell in CELLS}
 
@@ -49,22 +48,22 @@ def test_every_column_of_the_table_has_a_technique_and_every_scenario_runs_with_
 
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if not cell.technique.strategy], ids=lambda cell: cell.name)
 def test_a_cell_of_one_process_is_planned_unless_its_head_refuses_the_method(
-    cell: Cell, admitted: dict[str, tuple[str, Outcome | None]]
+    cell: Cell, admitted: dict[str, Admitted | Outcome]
 ) -> None:
-    key, refusal = admitted[cell.name]
+    found = admitted[cell.name]
     if cell.scenario.task in LABEL_TASKS and cell.technique.method in PROMPT_METHODS:
-        assert refusal is not None
-        assert refusal.status == "refused"
-        assert refusal.reason.startswith("spec.method.type: ")
-        assert "are for models that answer in words" in refusal.reason
+        assert isinstance(found, Outcome)
+        assert found.status == "refused"
+        assert found.reason.startswith("spec.method.type: ")
+        assert "are for models that answer in words" in found.reason
     else:
-        assert refusal is None
-        assert len(key) == 12
+        assert isinstance(found, Admitted)
+        assert len(found.key) == 12
 
 
-def test_a_refusal_is_a_sentence_that_names_the_field(admitted: dict[str, tuple[str, Outcome | None]]) -> None:
-    for _, refusal in admitted.values():
-        if refusal:
+def test_a_refusal_is_a_sentence_that_names_the_field(admitted: dict[str, Admitted | Outcome]) -> None:
+    for refusal in admitted.values():
+        if isinstance(refusal, Outcome):
             assert refusal.reason.startswith("spec.")
             assert "/" not in refusal.reason.partition(":")[0]
 
@@ -72,9 +71,29 @@ def test_a_refusal_is_a_sentence_that_names_the_field(admitted: dict[str, tuple[
 def test_other_rows_make_another_key(tmp_path: Path) -> None:
     folders, cell = write_rows(tmp_path), cell_named("translation-lora")
     before = admit(cell, folders)
+    assert isinstance(before, Admitted)
     assert admit(cell, folders) == before
     (folders.rows / cell.scenario.held_out).write_text("{}\n{}\n")
-    assert admit(cell, folders)[0] != before[0]
+    after = admit(cell, folders)
+    assert isinstance(after, Admitted)
+    assert (after.key != before.key, after.plan) == (True, before.plan)
+
+
+def test_a_result_is_of_its_trainer_and_its_plan_and_not_of_how_the_trainer_is_described(tmp_path: Path) -> None:
+    folders, cell = write_rows(tmp_path), cell_named("translation-lora")
+    now = admit(cell, folders)
+    assert isinstance(now, Admitted)
+    code = measure.code_version(cell.scenario.model)
+    result = replace(measured(1, 1, 1), code=code, plan=now.plan)
+    here = {cell.name: now}
+    assert measure.older({cell.name: result}, here) == set()
+    assert measure.older({cell.name: replace(result, code="other")}, here) == {cell.name}
+    assert measure.older({cell.name: replace(result, plan="other")}, here) == {cell.name}
+
+
+def test_comments_and_docstrings_are_no_statements() -> None:
+    told = '"""Why."""\n\n# so\nA = "# not one"  # one\n"""Of A."""\n\n\ndef f():\n    """Do."""\n    return A\n'
+    assert measure.statements(told) == 'A = "# not one"\ndef f():\n    return A'
 
 
 def test_a_cell_that_was_interrupted_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +107,7 @@ def test_a_cell_that_was_interrupted_begins_again(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(measure.subprocess, "Popen", start)
     with pytest.raises(InterruptedError, match=r"strop\.cli"):
-        measure.run(cell, folders, "key", {0}, Event())
+        measure.run(cell, folders, Admitted("key", "plan"), {0}, Event())
 
 
 @pytest.mark.parametrize("scenario", EVERY, ids=lambda scenario: scenario.name)
@@ -199,7 +218,7 @@ def test_the_page_holds_each_technique_against_full_and_against_what_was_publish
     for scenario, factor in (("translation", 1), ("chat", 2), ("creative", 1)):
         results[f"{scenario}-full"] = measured(100, 4.0, 1000)
         results[f"{scenario}-lora"] = measured(60 * factor, 2.0, 10)
-    text = page.page(results, NOW)
+    text = page.page(results, ())
     lines = {line for line in text.splitlines() if line.startswith("| lora |")}
     assert "| lora | 0.60 x | 0.60 x to 1.20 x | 3 | Yes | Yes | Yes | neither |" in lines
     assert "| lora | 0.50 x | 0.50 x to 0.50 x | 3 | Yes | No | Yes | O |" in lines
@@ -215,7 +234,7 @@ def test_what_makes_no_difference_saves_nothing_and_two_processes_have_a_yardsti
         results[f"{scenario}-dora"] = measured(96, 3.9, 10)
         results[f"{scenario}-ddp"] = measured(160, 4.0, 1000, ranks=2)
         results[f"{scenario}-zero"] = measured(200, 3.0, 1000, ranks=2)
-    text = page.page(results, NOW)
+    text = page.page(results, ())
     assert "| dora | 0.96 x | 0.96 x to 0.96 x | 3 | no difference | No | Yes | N |" in text
     assert "| zero | 2.00 x | 2.00 x to 2.00 x | 3 | No | Yes | Yes | O and N |" in text
     assert "| ZeRO-3: two processes | 3.00 | 0.75 x | 0.75 x | 200 | 1.25 x |" in text
@@ -227,7 +246,7 @@ def test_what_was_trained_on_four_bits_is_shown_merged_as_well() -> None:
     found.tuned.update({"eval_loss_merged": 1.75, "chrf_merged": 19.5})
     exact = measured(1, 1, 1)
     exact.tuned["eval_loss_merged"] = 1.501
-    text = page.page({"translation-qlora": found, "translation-lora": exact, "chat-qlora": measured(1, 1, 1)}, NOW)
+    text = page.page({"translation-qlora": found, "translation-lora": exact, "chat-qlora": measured(1, 1, 1)}, ())
     assert "| qlora | 10 → 20.5, merged 19.5 | 3 → 1.5, merged 1.75 |" in text
     assert "| lora | 10 → 20.5 | 3 → 1.5 |" in text
     words = next(each.words for each in SCENARIOS if each.name == "translation")
@@ -242,7 +261,7 @@ def test_what_two_trainers_measured_is_not_compared() -> None:
     results = {f"{name}-full": measured(100, 4.0, 1000) for name in names}
     results |= {f"{name}-lora": replace(measured(60, 2.0, 10), code="before") for name in names}
     results["chat-zero"] = replace(measured(200, 2.0, 1000, ranks=2), code="before")
-    text = page.page(results, NOW)
+    text = page.page(results, ())
     assert "| lora | too few |  | 0 |" in text
     assert "| human-like answers of a chatbot | ZeRO-3: two processes | 2.00 |  |  | 200 |  |" in text
 
@@ -254,7 +273,7 @@ def test_memory_that_ranks_share_is_held_to_ranks_that_share_nothing() -> None:
         results[f"{name}-ddp"] = measured(150, 5.0, 1000, ranks=2)
         results[f"{name}-deepspeed"] = measured(200, 4.0, 1000, ranks=2)
         results[f"{name}-zero"] = measured(200, 4.9, 1000, ranks=2)
-    _, parallel = page.page(results, NOW).split("### Memory-efficient data parallelism")
+    _, parallel = page.page(results, ()).split("### Memory-efficient data parallelism")
     assert "| deepspeed | 0.80 x | 0.80 x to 0.80 x | 3 | Yes | Yes | Yes | neither |" in parallel
     assert "| zero | 0.98 x | 0.98 x to 0.98 x | 3 | no difference | Yes | Yes | O and N |" in parallel
 
@@ -262,13 +281,13 @@ def test_memory_that_ranks_share_is_held_to_ranks_that_share_nothing() -> None:
 def test_the_page_tells_where_tuning_did_not_help() -> None:
     worse = measured(1, 1, 1)
     worse.tuned["chrf"] = 9.0
-    text = page.page({"translation-lora": measured(1, 1, 1), "translation-ia3": worse}, NOW)
+    text = page.page({"translation-lora": measured(1, 1, 1), "translation-ia3": worse}, ())
     assert "no better than its base: machine translation by ia3 (10 → 9)." in text
-    assert "none came out worse" in page.page({"translation-lora": measured(1, 1, 1)}, NOW)
+    assert "none came out worse" in page.page({"translation-lora": measured(1, 1, 1)}, ())
 
 
 def test_answers_that_an_encoder_marks_are_of_all_rows() -> None:
-    text = page.page({"extractive-lora": measured(1, 1, 1, held_out_rows=64, train_rows=9, steps=3)}, NOW)
+    text = page.page({"extractive-lora": measured(1, 1, 1, held_out_rows=64, train_rows=9, steps=3)}, ())
     assert "9 rows to train on, 64 held out; 3 steps, 0 tokens.\n" in text
 
 
@@ -283,7 +302,7 @@ def test_a_proof_tells_a_metric_of_both_sides() -> None:
 
 
 def test_the_page_says_nothing_of_what_one_scenario_may_have_by_chance() -> None:
-    text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, NOW)
+    text = page.page({"chat-full": measured(100, 4.0, 1000), "chat-lora": measured(60, 2.0, 10)}, ())
     assert [line for line in text.splitlines() if line.startswith("| lora | too few |  | 1 |  |")]
 
 
@@ -291,7 +310,7 @@ def test_the_cost_is_not_taken_of_results_that_have_none() -> None:
     results = {
         f"{name}-{method}": measured(0, 1, 1) for name in ("chat", "creative", "domain") for method in ("full", "lora")
     }
-    assert "| lora | too few |  | 0 |" in page.page(results, NOW)
+    assert "| lora | too few |  | 0 |" in page.page(results, ())
 
 
 def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
@@ -300,7 +319,7 @@ def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
         "ner-lora": Outcome("failed", "BadData in check: no rows (exit 65)"),
         "ner-full": measured(1, 1, 1, ranks=2),
     }
-    text = page.page(results, dict.fromkeys(NOW, "later"))
+    text = page.page(results, {"ner-full"})
     assert "- ner-ia3: _spec.method.type: not this one_" in text
     assert "- `ner-lora` failed: BadData in check: no rows (exit 65)" in text
     assert "| full ° |" in text
@@ -308,18 +327,24 @@ def test_the_page_tells_refusals_failures_and_old_code_apart() -> None:
 
 
 def test_without_results_the_page_says_so() -> None:
-    text = page.page({}, NOW)
+    text = page.page({}, ())
     assert "No cell has been run yet" in text
     assert json.dumps(text).count("not run") >= len(CELLS)
 
 
 def test_the_page_is_of_the_results_and_of_the_code_that_are_here(
-    admitted: dict[str, tuple[str, Outcome | None]],
+    admitted: dict[str, Admitted | Outcome],
 ) -> None:
-    folders = Folders(PAGE, PAGE, RESULTS)
-    results = {cell.name: admitted[cell.name][1] or measure.load(folders, cell) for cell in CELLS}
-    codes = {model: measure.code_version(model) for model in (DECODER, ENCODER)}
-    told = page.page({name: outcome for name, outcome in results.items() if outcome}, codes)
+    folders, results, jobs = Folders(PAGE, PAGE, RESULTS), {}, {}
+    for cell in CELLS:
+        found = admitted[cell.name]
+        if isinstance(found, Outcome):
+            results[cell.name] = found
+            continue
+        jobs[cell.name] = found
+        if outcome := measure.load(folders, cell):
+            results[cell.name] = outcome
+    told = page.page(results, measure.older(results, jobs))
     assert PAGE.read_text(encoding="utf-8") == told, "run python -m scenarios --write"
 
 
