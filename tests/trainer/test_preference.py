@@ -1,6 +1,7 @@
 """Learning from preferences: the loss is TRL's, held-out pairs are judged better for it, and the result is proven."""
 
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +189,24 @@ def test_a_pair_that_does_not_fit_is_told_with_its_place_before_weights_are_load
     assert refused.value.exit_code is ExitCode.BAD_DATA
     assert "pvc://data/train.jsonl line 3: " in refused.value.message
     assert "prompt: found 109 tokens, expected fewer than 64 (training.maxLength)" in refused.value.message
+
+
+@pytest.mark.parametrize("file", ["train", "held"])
+def test_a_pair_that_the_template_refuses_is_told_with_its_place(tmp_path: Path, model: Path, file: str) -> None:
+    surroundings = around(tmp_path, model, 2, 5)
+    rows = preference_rows(5)
+    # Of five pairs that in the middle is evaluated; the others are only asked.
+    for row in rows[:2] if file == "train" else [*rows[:2], *rows[3:]]:
+        row["prompt"] = f"storm {row['prompt']}"
+    write_jsonl(surroundings.volumes / "data" / f"{file}.jsonl", rows)
+    storm = "{% if messages[0]['content'].startswith('storm') %}{{ raise_exception('no weather') }}{% endif %}"
+    plan = plan_of(model={"chat_template": storm + TEMPLATE}, evaluation={"max_rows": 1, "generate_rows": 5})
+    with pytest.raises(TrainerError) as refused:
+        prepared(surroundings, plan)
+    assert refused.value.exit_code is ExitCode.BAD_DATA
+    lines = "[12]" if file == "train" else "[1245]"
+    told = rf"pvc://data/{file}.jsonl line {lines}: the model's chat template refuses a row: no weather"
+    assert re.search(told, refused.value.message)
 
 
 def test_pairs_are_learnt_proven_and_published(tmp_path: Path, model: Path) -> None:

@@ -10,10 +10,11 @@ a model keeps them apart is tried before training, and rows are padded where it 
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from heapq import heappop, heapreplace
 from typing import Any, Self
 
@@ -207,10 +208,14 @@ def target_logits(model: Any, batch: Batch) -> Any:
 
 def keeps_logits(model: Any) -> bool:
     """Whether a model can be asked for the logits of some positions alone."""
-    import inspect  # noqa: PLC0415
-
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(type(base).forward).parameters
+    return _takes(type(base), "logits_to_keep")
+
+
+@cache
+def _takes(kind: type, argument: str) -> bool:
+    """Whether models of a class have an argument; asked in each pass, and looked up once."""
+    return argument in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
 
 
 def register_attention() -> None:

@@ -31,6 +31,8 @@ AGAIN: Final = 2500
 """Pages a second that are read again: 10 MB, a tenth of what a hard disk gives."""
 BUSY: Final = 0.2
 """CPUs in its own code from which on a process does not stand still; of less than a CPU, that share of it."""
+END_SECONDS: Final = 10.0
+"""That ranks which are ended are waited for: their memory is given back first."""
 _NAMES: Final = (("rss", "anon"), ("workingset_refault_file", "workingset_refault_file"))
 """Of what is the process's own and of what was read again, in cgroup v1 and v2."""
 
@@ -85,10 +87,12 @@ def busy_seconds() -> float:
 
 
 def end_ranks() -> None:
-    """End all that this process started; outside a container they would live on without it."""
-    for child in psutil.Process().children(recursive=True):
+    """End all that this process started, and see it gone; outside a container they would live on without it."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
         with contextlib.suppress(psutil.Error):
             child.kill()
+    psutil.wait_procs(children, timeout=END_SECONDS)
 
 
 def memory_group(root: Path = Path("/")) -> MemoryGroup | None:

@@ -23,15 +23,13 @@ from strop_trainer.batches import Batch
 from strop_trainer.checkpoints import load_newest, save_checkpoint
 from strop_trainer.context import say
 from strop_trainer.heads.causal import CausalHead
-from strop_trainer.heads.unfit import in_their_places
 from strop_trainer.plan import PROMPT_METHODS
 from strop_trainer.progress import Part
-from strop_trainer.tasks.preference import ANSWERS, RULES, Pair
-from strop_trainer.tasks.rows import UnfitRowsError
+from strop_trainer.tasks.preference import ANSWERS, Pair
 
 if TYPE_CHECKING:
     from strop_trainer.run import Run
-    from strop_trainer.tasks.base import Encoded, Example
+    from strop_trainer.tasks.base import Example
 
 REFERENCE: Final = "reference"
 """Folder of the log-probabilities before training, beside the checkpoints."""
@@ -62,17 +60,6 @@ class PreferenceHead(CausalHead):
     """DPO. Loaded, exported and proven as any causal model."""
 
     unit = "pairs"
-
-    def encode(self, run: Run, rows: Sequence[bytes], tokenizer: Any) -> Encoded:
-        """Return pairs as tokens.
-
-        Raises:
-            TrainerError: some cannot be learnt from, with their files and places (exit 65).
-        """
-        try:
-            return super().encode(run, rows, tokenizer)
-        except UnfitRowsError as error:
-            raise in_their_places(run, error, RULES) from None
 
     def make_batch(self, run: Run, examples: Sequence[Example]) -> PairBatch:
         """Return one forward pass over pairs, packed or padded."""

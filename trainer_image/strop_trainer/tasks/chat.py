@@ -47,7 +47,7 @@ class ChatTask:
             try:
                 sequences = tokenize_row(row, tokenizer)
             except TrainerError as error:
-                unfit += _unfit(normal, error).rows
+                unfit += refused(normal, error).rows
                 continue
             encoded.lengths += [len(ids) for ids, _ in sequences]
             if (fitted := self.fit(row, tokenizer, max_length)) is not row:
@@ -87,7 +87,7 @@ class ChatTask:
             try:
                 question = self._question(json.loads(row), tokenizer, max_length)
             except TrainerError as error:
-                raise _unfit(row, error) from None
+                raise refused(row, error) from None
             if question is not None:
                 found.append(question)
         return found
@@ -119,7 +119,7 @@ class ChatTask:
         return exact_match(answers, [right[0] for right in references]) if references else {}
 
 
-def _unfit(row: bytes, error: TrainerError) -> UnfitRowsError:
+def refused(row: bytes, error: TrainerError) -> UnfitRowsError:
     """Return the error of a row that the template refuses; whatever else it is, is raised."""
     if error.exit_code != ExitCode.BAD_DATA:
         raise error

@@ -17,7 +17,7 @@ from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.files import Check, Columns, Problems, check_columns
-from strop_trainer.tasks.rows import RowRules, assemble, not_empty, read_rows, split
+from strop_trainer.tasks.rows import RowRules, assemble, not_empty, read_rows, split, untaught
 
 WINDOW: Final = 1000
 """Rows that are turned into tokens at once."""
@@ -190,7 +190,7 @@ def read_labelled(
     files: tuple[Sequence[RowFile], Sequence[RowFile]],
     plan: tuple[DatasetPlan, int],
     *,
-    enough: Callable[[Sequence[bytes]], None] = lambda _: None,
+    lack: Callable[[Sequence[bytes]], str | None] = lambda _: None,
 ) -> Dataset:
     """Read and check all rows; what is held out has no label that the training rows lack.
 
@@ -200,7 +200,7 @@ def read_labelled(
         labels_of: labels of a row in its normal form.
         files: of training and of held-out rows; where there are none of the second, some of the first are held out.
         plan: the dataset's, and the seed of the split.
-        enough: raises a TrainerError where the rows are too few for their labels; asked before the split, and after.
+        lack: training rows → what they are too few for, in words; asked before the split, and after.
 
     Raises:
         TrainerError: wrong rows (exit 65), or a format or column that the task does not read (78).
@@ -208,10 +208,15 @@ def read_labelled(
     (train, validation), (dataset, seed) = files, plan
     check_columns(rules.columns, dataset, rules.task)
     problems = Problems()
+
+    def check_enough(rows: Sequence[bytes]) -> None:
+        if problem := lack(rows):
+            raise untaught(train, problem, dataset.columns)
+
     rows = read_rows(train, rules, dataset, problems, dataset.max_rows)
     problems.raise_if_any()
     not_empty(rows, train, "train")
-    enough(rows)
+    check_enough(rows)
     if validation:
         held_rules = replace(rules, check=held_check(rows))
         held = read_rows(validation, held_rules, dataset, problems)
@@ -219,7 +224,7 @@ def read_labelled(
         not_empty(held, validation, "validation")
     else:
         rows, held = split(rows, dataset.validation_split, seed, labels_of, files=train)
-    enough(rows)
+    check_enough(rows)
     return assemble(rows, held, [*train, *validation], rules.prompt)
 
 

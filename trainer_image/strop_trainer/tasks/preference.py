@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from strop_trainer.errors import bad_data
+from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
-from strop_trainer.tasks.chat import ChatTask, tokenize_row
+from strop_trainer.tasks.chat import ChatTask, refused, tokenize_row
 from strop_trainer.tasks.conversations import Messages, check_messages
 from strop_trainer.tasks.files import Columns, kind
 from strop_trainer.tasks.plain_template import give_template
@@ -74,14 +74,17 @@ class PreferenceTask(ChatTask):
         """Turn each row into a `Pair`, in their order; longer answers lose their end.
 
         Raises:
-            UnfitRowsError: as tokens, a pair has nothing left that could be learnt.
-            TrainerError: the chat template refuses a row (exit 65).
+            UnfitRowsError: the chat template refuses pairs, or as tokens, they have nothing left that could be learnt.
         """
         give_template(tokenizer)
         encoded, unfit = Encoded([]), list[tuple[bytes, str]]()
         for row in rows:
             loaded = json.loads(row)
-            sides = [_sequence(loaded["prompt"], loaded[name], tokenizer) for name in ANSWERS]
+            try:
+                sides = [_sequence(loaded["prompt"], loaded[name], tokenizer) for name in ANSWERS]
+            except TrainerError as error:
+                unfit += refused(row, error).rows
+                continue
             if problem := _unfit(sides, max_length):
                 unfit.append((row, problem))
                 continue
@@ -97,10 +100,17 @@ class PreferenceTask(ChatTask):
         return encoded
 
     def questions(self, rows: Sequence[bytes], tokenizer: Any, max_length: int, count: int) -> list[Question]:
-        """Return the first prompts that are shorter than the maximum length, with their chosen answers."""
+        """Return the first prompts that are shorter than the maximum length, with their chosen answers.
+
+        Raises:
+            UnfitRowsError: the chat template refuses a pair.
+        """
         give_template(tokenizer)
-        chosen = [normal_form({"messages": [*pair["prompt"], *pair["chosen"]]}) for pair in map(json.loads, rows)]
-        return super().questions(chosen, tokenizer, max_length, count)
+        return super().questions(rows, tokenizer, max_length, count)
+
+    def _question(self, row: dict[str, Any], tokenizer: Any, max_length: int) -> Question | None:
+        """Return a pair asked for its chosen answer; None where its prompt is too long."""
+        return super()._question({"messages": [*row["prompt"], *row["chosen"]]}, tokenizer, max_length)
 
     def score(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Return nothing: a good answer need not be worded as the chosen one."""
@@ -235,3 +245,4 @@ def prompt_of(row: bytes) -> bytes:
 
 
 RULES: Final = RowRules("preference", COLUMNS, check_pair, prompt_of)
+PreferenceTask.rules = RULES

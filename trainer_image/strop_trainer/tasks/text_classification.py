@@ -53,14 +53,14 @@ class TextClassificationTask(LabelledBase):
         """
         check = RowCheck()
 
-        def enough(rows: Sequence[bytes]) -> None:
+        def too_few(rows: Sequence[bytes]) -> str | None:
             names = self.labels(rows).names
-            if 1 < len(names) >= len(rows):
-                problem = (
-                    f"{check.field}: found {len(rows)} rows and {len(names)} labels, expected more rows than labels; "
-                    f"is this the right column? Labels begin {', '.join(names[:3])}"
-                )
-                raise untaught(train, problem, dataset.columns)
+            if not 1 < len(names) >= len(rows):
+                return None
+            return (
+                f"{check.field}: found {len(rows)} rows and {len(names)} labels, expected more rows than labels; "
+                f"is this the right column? Labels begin {', '.join(names[:3])}"
+            )
 
         rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
@@ -69,7 +69,7 @@ class TextClassificationTask(LabelledBase):
             _labels_of,
             (train, validation),
             (dataset, seed),
-            enough=enough,
+            lack=too_few,
         )
         labels = self.labels(found.train)
         if labels.several and not labels.names:

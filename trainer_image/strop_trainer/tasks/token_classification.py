@@ -55,11 +55,6 @@ class TokenClassificationTask(LabelledBase):
             TrainerError: wrong rows, held-out tags that were never seen, or too few words for the tags (exit 65).
         """
         check = RowCheck()
-
-        def enough(rows: Sequence[bytes]) -> None:
-            if problem := _too_few_words(rows):
-                raise untaught(train, problem, dataset.columns)
-
         rules = RowRules(self.name, COLUMNS, check, _prompt_of, check.at)
         found = read_labelled(
             rules,
@@ -67,7 +62,7 @@ class TokenClassificationTask(LabelledBase):
             _types_of,
             (train, validation),
             (dataset, seed),
-            enough=enough,
+            lack=_too_few_words,
         )
         labels = self.labels(found.train)
         if len(labels.names) < 2:  # noqa: PLR2004 - one tag tells nothing apart
