@@ -12,6 +12,7 @@ from strop_trainer import chunked_logits
 from strop_trainer.batches import Batch, pack, pad
 from strop_trainer.chunked_logits import summed
 from strop_trainer.evaluation import held_out_metrics
+from strop_trainer.heads.preference import PairBatch, answer_log_probabilities
 from strop_trainer.tasks.base import Example
 from tests.support.models import tiny_llama
 
@@ -72,6 +73,25 @@ def test_what_is_measured_on_held_out_rows_is_the_same(
     with monkeypatch.context() as whole:
         whole.setattr(chunked_logits, "LOGITS_BYTES", 1 << 30)
         assert found == pytest.approx(held_out_metrics(model, batches), rel=1e-6)
+
+
+def test_what_pairs_are_given_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: list[int]) -> None:
+    model, sides = load(tmp_path, widest), pad(ROWS, 0)
+    batch = PairBatch(
+        sides.inputs,
+        sides.keep,
+        sides.select,
+        sides.labels,
+        sides.tokens,
+        lengths=(20, 18),
+        reference=torch.zeros(1, 2),
+    )
+    found = answer_log_probabilities(model, batch)
+    assert found.shape == (1, 2)
+    assert max(widest) == CHUNK
+    with monkeypatch.context() as whole:
+        whole.setattr(chunked_logits, "LOGITS_BYTES", 1 << 30)
+        torch.testing.assert_close(found, answer_log_probabilities(model, batch))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is summed over logits, a few positions at a time: the logits of all would be the largest tensor of a step.
+"""What is computed of logits, a few positions at a time: the logits of all would be the largest tensor of a step.
 
 In most models they are what the output layer gives; others scale or cap that, and have all logits at once. torch's own
 `linear_cross_entropy` goes by parts as well, but sums the loss of half precision in half precision.
@@ -26,6 +26,13 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
 
+def token_losses(logits: Any, labels: Any) -> Any:
+    """Return the cross-entropy of each position in nats, (n,); a `measure` of `in_parts`."""
+    import torch  # noqa: PLC0415
+
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
 def summed(model: Any, batch: Batch, measure: Callable[[Any, Any], Any] = cross_entropy) -> Any:
     """Return a sum over the positions that count.
 
@@ -34,19 +41,24 @@ def summed(model: Any, batch: Batch, measure: Callable[[Any, Any], Any] = cross_
         batch: on the model's device.
         measure: fp32 logits (n, V) and labels (n,) of some positions → their part of the sum.
     """
+    found = in_parts(model, batch, measure)
+    return sum(found[1:], found[0])
+
+
+def in_parts(model: Any, batch: Batch, measure: Callable[[Any, Any], Any]) -> list[Any]:
+    """Return what is measured of the positions that count, part by part, in their order; arguments as of `summed`."""
     layer = _output_layer(model)
     size = batch.predicted if layer is None else max(1, LOGITS_BYTES // (_FP32_BYTES * layer.out_features))
     hidden = _hidden(model, layer, batch) if size < batch.predicted else None
     if hidden is None:
-        return measure(target_logits(model, batch).float(), batch.labels)
+        return [measure(target_logits(model, batch).float(), batch.labels)]
     from torch.utils.checkpoint import checkpoint  # noqa: PLC0415
 
     # For their gradient, logits are computed once more: 2 operations a weight of this layer, beside 4 or 6.
-    found = [
+    return [
         checkpoint(lambda states, labels: measure(layer(states).float(), labels), *part, use_reentrant=False)
         for part in zip(hidden.split(size), batch.labels.split(size), strict=True)
     ]
-    return sum(found[1:], found[0])
 
 
 def _output_layer(model: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from strop_trainer import batches
 from strop_trainer.batches import Batch
 from strop_trainer.checkpoints import load_newest, save_checkpoint
+from strop_trainer.chunked_logits import in_parts, token_losses
 from strop_trainer.context import say
 from strop_trainer.heads.causal import CausalHead
 from strop_trainer.plan import PROMPT_METHODS
@@ -160,8 +161,7 @@ def answer_log_probabilities(model: Any, batch: PairBatch) -> Any:
     """Return (P, 2) log-probabilities of the chosen and the rejected answers: sums over their tokens, in fp32."""
     import torch  # noqa: PLC0415
 
-    logits = batches.target_logits(model, batch).float()
-    losses = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+    losses = torch.cat(in_parts(model, batch, token_losses))
     return -torch.stack([answer.sum() for answer in losses.split(batch.lengths)]).view(-1, len(ANSWERS))
 
 
