@@ -1,7 +1,8 @@
 """Values that are left to Strop, each with where it comes from.
 
 They go by what the job says and by what is known of the model, never by the pool: the same job gives the same plan
-digest wherever it runs. Nor by the number of rows, which nobody knows before the trainer has read them.
+digest wherever it runs. Nor by the number of rows, which nobody knows before the trainer has read them. What only the
+pool or the machine can tell is left as auto.
 """
 
 from __future__ import annotations
