@@ -120,6 +120,15 @@ WRONG: dict[str, tuple[Any, Plan, ExitCode, str]] = {
         ExitCode.BAD_CONFIGURATION,
         "training.gradientCheckpointing: found true",
     ),
+    "prefix that the pool decides on": (
+        lambda _: None,
+        make_plan(
+            method={"type": "prefix-tuning", "virtual_tokens": 4},
+            hyperparameters={"packing": False, "gradient_checkpointing": "auto"},
+        ),
+        ExitCode.BAD_CONFIGURATION,
+        "training.gradientCheckpointing: found auto",
+    ),
     "initialization": (
         lambda _: None,
         make_plan(
@@ -393,6 +402,7 @@ def test_unexpected_errors_in_words() -> None:
     assert explain(MemoryError()).exit_code is ExitCode.BAD_CONFIGURATION
     allocator = RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
     assert "out of memory" in explain(allocator).message
+    assert "training.gradientCheckpointing: true" in explain(allocator).message
     assert "the work volume is full" in explain(OSError(28, "No space left on device", "/work/x")).message
     known = TrainerError(ExitCode.BAD_DATA, "x")
     assert explain(known) is known

@@ -223,6 +223,20 @@ def test_other_ways_to_compute_resume_to_the_same_bits(tmp_path: Path, model: Pa
     assert final_state(killed) == final_state(straight)
 
 
+def test_an_attempt_that_is_placed_where_activations_do_not_fit_goes_on_to_the_same_bits(
+    tmp_path: Path, model: Path, uninterrupted: dict[str, str]
+) -> None:
+    killed = lay_out(tmp_path, model)
+    plan = make_plan(hyperparameters={"gradient_checkpointing": "auto"})
+    roomy, tight = (
+        plan.model_copy(update={"placement": plan.placement.model_copy(update={"gradient_checkpointing": value})})
+        for value in (False, True)
+    )
+    assert in_child(lambda: train(killed, roomy, kill_at(3, 0))) == -signal.SIGKILL
+    assert in_child(lambda: train(killed, tight, kill_at(1, 0))) == 0, "it does not begin anew"
+    assert final_state(killed) == uninterrupted
+
+
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
 
 

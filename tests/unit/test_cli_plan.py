@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from strop.planning.resolve import resolve
 from strop_trainer.plan import load_plan
 from tests.support.cli import POOL, Strop, config_map, job_file, write
 from tests.support.planning import manifest_of, pool_of
+
+EIGHT_B = "hf://meta-llama/Llama-3.1-8B-Instruct"
 
 
 def test_plan_as_json_is_the_plan_that_the_operator_makes(strop: Strop, tmp_path: Path) -> None:
@@ -169,6 +172,38 @@ def test_estimate_needs_no_pool(strop: Strop, tmp_path: Path) -> None:
     assert answer.code == 0
     assert "preset llama-3.1-70b" in answer.out
     assert "On an accelerator" in answer.out
+
+
+def test_estimate_tells_both_where_the_pool_decides_on_checkpointing(strop: Strop, tmp_path: Path) -> None:
+    def totals(**fields: Any) -> tuple[str, str, str]:
+        out = strop("estimate", job_file(tmp_path, model__source=EIGHT_B, **fields)).out
+        (cpu, accelerator), (words,) = (
+            re.findall(r"^ *total +([\d.]+ GiB) +([\d.]+ GiB)", out, flags=re.MULTILINE)[0],
+            re.findall(r"gradient checkpointing (.*)$", out, flags=re.MULTILINE),
+        )
+        return cpu, accelerator, words
+
+    on, off = totals(training__gradientCheckpointing=True), totals(training__gradientCheckpointing=False)
+    assert (on[2], off[2]) == ("on", "off")
+    assert on[1] != off[1]
+    assert totals() == (
+        *on[:2],
+        f"on; off, it is {off[0]} on a CPU and {off[1]} on an accelerator, taken where the pool has room for that",
+    )
+
+
+def test_plan_says_once_what_was_decided_on_checkpointing_in_its_pool(strop: Strop, tmp_path: Path) -> None:
+    accelerator = {"resourceName": "nvidia.com/gpu", "memory": "80Gi"}
+    gpu = {**POOL, "spec": {**POOL["spec"], "memoryPerNode": "900Gi", "accelerator": accelerator}}
+    file = job_file(tmp_path, gpu, model__source=EIGHT_B, training__maxLength=1024)
+    out = strop("plan", file).out
+    assert out.count("gradientCheckpointing") == 1
+    plan = load_plan(strop("plan", file, "-o", "json").out)
+    assert plan.placement.gradient_checkpointing is False
+    (reason,) = (item.reason for item in plan.resolved if item.field == "training.gradientCheckpointing")
+    (estimate,) = re.findall(r"^memory (.* GiB) = ", out, flags=re.MULTILINE)
+    assert f"all activations fit: {estimate} and a tenth more of the accelerator's 80Gi" in reason
+    assert reason.split(":")[0] in " ".join(out.split())
 
 
 def test_estimate_of_a_model_of_unknown_size_asks_for_it(strop: Strop, tmp_path: Path) -> None:

@@ -118,9 +118,9 @@ def test_a_batch_that_was_rounded_says_why() -> None:
 
 
 def test_checkpointing_is_for_models_that_need_it() -> None:
-    assert not training_of().hyperparameters.gradient_checkpointing
-    assert training_of(model__source="hf://Qwen/Qwen3-8B").hyperparameters.gradient_checkpointing
-    assert training_of(model__source="pvc://models/unknown").hyperparameters.gradient_checkpointing
+    assert training_of().hyperparameters.gradient_checkpointing is False
+    assert training_of(model__source="hf://Qwen/Qwen3-8B").hyperparameters.gradient_checkpointing == "auto"
+    assert training_of(model__source="pvc://models/unknown").hyperparameters.gradient_checkpointing == "auto"
 
 
 def test_a_row_may_not_be_longer_than_the_model_reads() -> None:

@@ -171,9 +171,9 @@ def test_what_the_job_says_of_the_merged_model_stays() -> None:
 
 
 def test_a_prefix_is_not_recomputed() -> None:
-    assert planned({"type": "prompt-tuning"}, LLAMA_8B)[0].hyperparameters.gradient_checkpointing
+    assert planned({"type": "prompt-tuning"}, LLAMA_8B)[0].hyperparameters.gradient_checkpointing == "auto"
     training, reasons = planned({"type": "prefix-tuning"}, LLAMA_8B)
-    assert not training.hyperparameters.gradient_checkpointing
+    assert training.hyperparameters.gradient_checkpointing is False
     assert "prefix" in reasons["training.gradientCheckpointing"]
 
 

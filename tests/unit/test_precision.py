@@ -10,7 +10,7 @@ from strop.planning.inputs import Pool
 from strop.planning.memory import LAUNCHER_BYTES, estimate_memory
 from strop.planning.presets import ARCHITECTURES, PRESETS, model_facts
 from strop.planning.resolve import resolve, resolve_training
-from strop_trainer.plan import MemoryEstimate, PlacementPlan, Precision
+from strop_trainer.plan import MemoryEstimate, PlacementPlan, Precision, with_checkpointing
 from strop_trainer.precision import bytes_of, choose_precision, fp32_lacks
 from strop_trainer.roofline import Linear, Work, work_of
 from tests.support.planning import gpu_pool_of, job_of, pool_of
@@ -51,13 +51,15 @@ def placed(source: str, *, pool: Pool | None = None, **fields: Any) -> Placement
     return resolve(job_of(model__source=source, **fields), [pool or pool_of(memory_per_node="4Ti")]).placement
 
 
-def in_fp32(source: str, **fields: Any) -> MemoryEstimate:
-    """Return the planner's estimate of the same job, in fp32 from the start."""
+def in_fp32(found: PlacementPlan, source: str, **fields: Any) -> MemoryEstimate:
+    """Return the planner's estimate of the same job as it was placed, in fp32 from the start."""
     facts, job = (
         model_facts(ModelSpec(source=source)),
         job_of(model__source=source, training__precision="fp32", **fields),
     )
     training = resolve_training(job.spec, facts, Chooser())
+    if found.gradient_checkpointing is not None:
+        training = with_checkpointing(training, on=found.gradient_checkpointing)
     assert facts.shape
     assert facts.parameters
     return estimate_memory(facts.shape, facts.parameters, training, accelerator=False, basis=facts.basis)
@@ -67,20 +69,21 @@ def test_a_pod_that_exports_has_room_for_fp32() -> None:
     # Merging and exporting takes two copies in fp32, training in fp32 one and what it keeps: 10.2 of 11.25 GiB.
     found = placed(LLAMA_1B)
     assert found.resources.memory == "11520Mi"
-    assert fp32_lacks(found) == in_fp32(LLAMA_1B).total - (11520 << 20) < 0
+    assert fp32_lacks(found) == in_fp32(found, LLAMA_1B).total - (11520 << 20) < 0
 
 
 def test_ranks_need_room_for_fp32_together() -> None:
     two: dict[str, Any] = {"distributed__processesPerNode": 2}
     found = placed(LLAMA_3B, **two)
-    rank, memory = in_fp32(LLAMA_3B, **two).total, bytes_of(found.resources.memory)
+    rank, memory = in_fp32(found, LLAMA_3B, **two).total, bytes_of(found.resources.memory)
     assert rank < memory
     assert fp32_lacks(found) == LAUNCHER_BYTES + 2 * rank - memory > 6 * GIB
     assert fp32_lacks(placed(LLAMA_3B, **two, compute__resources__memory="64Gi")) < 0
 
 
 def test_memory_that_is_given_is_what_counts() -> None:
-    assert fp32_lacks(placed(LLAMA_1B, compute__resources__memory="8Gi")) == in_fp32(LLAMA_1B).total - 8 * GIB > 0
+    found = placed(LLAMA_1B, compute__resources__memory="8Gi")
+    assert fp32_lacks(found) == in_fp32(found, LLAMA_1B).total - 8 * GIB > 0
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "qlora", "dora", "ia3"])
@@ -90,7 +93,9 @@ def test_whether_fp32_has_room_is_what_the_planner_says_of_each_preset(method: s
     for preset in decoders:
         source = f"hf://{preset.sources[0]}"
         found = placed(source, method__type=method, output__merged=True)
-        missing = in_fp32(source, method__type=method, output__merged=True).total - bytes_of(found.resources.memory)
+        missing = in_fp32(found, source, method__type=method, output__merged=True).total - bytes_of(
+            found.resources.memory
+        )
         assert fp32_lacks(found) == missing, preset.name
         with_room += missing <= 0
     assert with_room > 0.8 * len(decoders)

@@ -80,7 +80,7 @@ def explain(error: BaseException) -> TrainerError:
     text = str(error).strip().split("\n", 1)[0]
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
         return bad_configuration(
-            "out of memory: a smaller training.microBatchSize or maxLength, gradient checkpointing, "
+            "out of memory: a smaller training.microBatchSize or maxLength, training.gradientCheckpointing: true, "
             f"or a pool with more memory is needed ({text or 'MemoryError'})"
         )
     if isinstance(error, OSError) and error.errno in FULL:

@@ -33,7 +33,10 @@ DESCRIPTIONS: dict[ExitCode, str] = {
     ExitCode.BAD_CONFIGURATION: "the job cannot work as it is: it does not fit, or asks for what is not supported",
 }
 
-LESS_MEMORY = "Raise compute.resources.memory, or lower training.microBatchSize or training.maxLength"
+LESS_MEMORY = (
+    "Raise compute.resources.memory, lower training.microBatchSize or training.maxLength, or set "
+    "training.gradientCheckpointing: true"
+)
 """What to do where a trainer was out of memory."""
 
 NON_RETRIABLE: tuple[ExitCode, ...] = (

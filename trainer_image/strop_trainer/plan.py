@@ -222,7 +222,8 @@ class Hyperparameters(PlanModel):
     """DPO's beta; for task preference alone."""
     precision: Precision
     """bf16 and fp16 are mixed precision: fp32 master weights for what is trained."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
+    """Whether activations are recomputed; auto: as `placement` says, which knows the memory that there is."""
     seed: int
     deterministic: bool
     """One seed gives the same weights, bit for bit, on the same machine and number of threads."""
@@ -377,6 +378,9 @@ class PlacementPlan(PlanModel):
     fp32_memory: int | None = None
     """Bytes that all ranks of a pod need in fp32, by the estimate; set where the trainer chooses the precision on CPUs.
     None with a precision that is given, with accelerators, and where nothing tells the size of the model."""
+    gradient_checkpointing: bool | None = None
+    """Set where `training` says auto: False where all activations fit here by `estimate`, which then counts them all.
+    None: `training` says it."""
     claims: list[str] = []
     """Claims that the trainer reads from: `pvc://` sources."""
     config_maps: list[str] = []
@@ -421,6 +425,12 @@ def plan_digest(training: TrainingPlan) -> str:
 def with_precision(training: TrainingPlan, precision: Precision) -> TrainingPlan:
     """Return what is computed, in another precision."""
     numbers = training.hyperparameters.model_copy(update={"precision": precision})
+    return training.model_copy(update={"hyperparameters": numbers})
+
+
+def with_checkpointing(training: TrainingPlan, *, on: bool) -> TrainingPlan:
+    """Return what is computed, with activations recomputed or kept."""
+    numbers = training.hyperparameters.model_copy(update={"gradient_checkpointing": on})
     return training.model_copy(update={"hyperparameters": numbers})
 
 

@@ -34,7 +34,8 @@ class Run:
 
     settings: Settings
     plan: Plan
-    """As it is computed: from `prepare` on, its precision is not auto; without ONNX where the model has no export."""
+    """As it is computed: from `prepare` on, neither its precision nor its gradient checkpointing is auto; without ONNX
+    where the model has no export."""
     task: Task
     threads: int
     stop: StopRequest
@@ -60,7 +61,7 @@ class Run:
     packed: bool = field(init=False)
     set_pass: Callable[[int, int], None] = field(init=False)
     given: Plan | None = None
-    """The plan as it came, where its precision was auto, ONNX left out, or its rows longer than the model reads."""
+    """The plan as it came, where it left something open, ONNX was left out, or its rows longer than the model reads."""
     peak_rate: float = 0.0
     """Operations a second of a matrix product in the plan's precision, of all ranks together, as measured here."""
     work: Work | None = None

@@ -28,6 +28,7 @@ from strop_trainer.model_checks import check_model, fit_length, lacks_onnx
 from strop_trainer.plan import Plan
 from strop_trainer.precision import settle_precision
 from strop_trainer.ranks.team import join
+from strop_trainer.recomputation import settle_checkpointing
 from strop_trainer.record import RunRecord
 from strop_trainer.run import Run
 from strop_trainer.sources.model_folder import check_model_folder, fingerprint
@@ -137,6 +138,7 @@ def prepare(run: Run) -> None:
         run.team = join(run.plan.training.distributed, os.environ, run.device, accelerators)
         torch.set_num_threads(run.threads)
         settle_precision(run)
+        settle_checkpointing(run)
         if run.plan.training.hyperparameters.deterministic:
             torch.use_deterministic_algorithms(mode=True)
         run.head.prepare(run)

@@ -90,8 +90,9 @@ class TrainingSpec(ApiModel):
     )
     gradient_checkpointing: bool | None = Field(
         default=None,
-        description="Recompute activations: less memory, more time. Left out: true over 1B parameters or of unknown "
-        "size; false for prefix-tuning, and for tasks of labels by models of unknown size.",
+        description="Recompute activations: less memory, more time. Left out: false up to 1B parameters, for "
+        "prefix-tuning, and for tasks of labels by models of unknown size; else false where all activations fit in the "
+        "pool's memory by the estimate, with a tenth to spare, and true where they do not or the size is unknown.",
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] | None = Field(
         default=None, description="Seed of all randomness. Left out: 42."

@@ -13,7 +13,7 @@ from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
 from strop.planning.presets import model_facts
 from strop.planning.resolve import needs_of, resolve_training
-from strop_trainer.plan import MemoryEstimate, TrainingPlan
+from strop_trainer.plan import MemoryEstimate, TrainingPlan, with_checkpointing
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Estimated:
     """Bytes of the memory of a pod without accelerators."""
     host: int
     """Bytes of the pod's memory beside the accelerators."""
+    all_kept: tuple[MemoryEstimate, MemoryEstimate] | None = None
+    """`cpu` and `accelerator` without gradient checkpointing, where the pool decides on it; these are then with it."""
 
 
 def estimate_files(files: Sequence[str], namespace: str | None, only: str | None) -> list[Estimated]:
@@ -49,4 +51,9 @@ def _estimated(job: Job) -> Estimated:
     needs = needs_of(ResourcesSpec(), facts, training)
     if needs.cpu_estimate is None or needs.accelerator_estimate is None or needs.pod is None or needs.host is None:
         raise bad_configuration(size_missing(job))
-    return Estimated(job, training, needs.cpu_estimate, needs.accelerator_estimate, needs.pod, needs.host)
+    kept = None
+    if training.hyperparameters.gradient_checkpointing == "auto":
+        without = needs_of(ResourcesSpec(), facts, with_checkpointing(training, on=False))
+        if without.cpu_estimate is not None and without.accelerator_estimate is not None:
+            kept = without.cpu_estimate, without.accelerator_estimate
+    return Estimated(job, training, needs.cpu_estimate, needs.accelerator_estimate, needs.pod, needs.host, kept)

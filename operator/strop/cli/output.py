@@ -124,9 +124,17 @@ def show_estimate(console: Console, found: Estimated) -> None:
     h = found.training.hyperparameters
     console.print(
         f"by {found.cpu.basis}; {h.precision}, {h.micro_batch_size} x {h.max_length} tokens a pass, gradient "
-        f"checkpointing {'on' if h.gradient_checkpointing else 'off'}\n",
+        f"checkpointing {_checkpointing(found)}\n",
         soft_wrap=True,
     )
+
+
+def _checkpointing(found: Estimated) -> str:
+    """Return whether activations are recomputed in an estimate, and what it is otherwise where the pool decides."""
+    if found.all_kept is None:
+        return "off" if found.training.hyperparameters.gradient_checkpointing is False else "on"
+    cpu, accelerator = (format_bytes(estimate.total) for estimate in found.all_kept)
+    return f"on; off, it is {cpu} on a CPU and {accelerator} on an accelerator, taken where the pool has room for that"
 
 
 def show_outcome(console: Console, workspace: Workspace, code: int) -> None:

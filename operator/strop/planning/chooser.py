@@ -27,6 +27,12 @@ class Chooser:
         self.resolved.append(Resolution(field=path, value=_plain(value), reason=reason))
         return value
 
+    def because(self, path: str, reason: str) -> None:
+        """Put another reason on record for a value that was chosen: what only the pool tells of it."""
+        self.resolved = [
+            item.model_copy(update={"reason": reason}) if item.field == path else item for item in self.resolved
+        ]
+
     def fixed(self, path: str, value: Any, reason: str) -> None:
         """Put on record what no job can change, by a name of FIXED."""
         self.resolved.append(Resolution(field=path, value=_plain(value), reason=f"fixed: {reason}"))

@@ -1,13 +1,14 @@
 """Values that are left to Strop, each with where it comes from.
 
 They go by what the job says and by what is known of the model, never by the pool: the same job gives the same plan
-digest wherever it runs. Nor by the number of rows, which nobody knows before the trainer has read them.
+digest wherever it runs. Nor by the number of rows, which nobody knows before the trainer has read them. What only the
+pool or the machine can tell is left as auto.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, Literal
 
 from strop.api import names
 from strop.api.distributed import ranks_of
@@ -94,7 +95,7 @@ def resolve_hyperparameters(
         "bf16, or fp32 where a CPU without bf16 is faster in it and the pod has the memory, or an accelerator has no "
         "bf16: found out when training begins, so that the plan is the same anywhere",
     )
-    gradient_checkpointing = pick(
+    gradient_checkpointing: bool | Literal["auto"] = pick(
         "training.gradientCheckpointing", given.gradient_checkpointing, *_checkpointing(method, facts, labels=labels)
     )
     seed = pick("training.seed", given.seed, _SEED, "fixed, so that a run can be repeated")
@@ -201,13 +202,16 @@ def _no_decay(method: MethodPlan) -> str:
     return "a few passes at a low rate stay near the base model" if method.type == "full" else "few parameters"
 
 
-def _checkpointing(method: MethodPlan, facts: ModelFacts, *, labels: bool) -> tuple[bool, str]:
+def _checkpointing(method: MethodPlan, facts: ModelFacts, *, labels: bool) -> tuple[bool | Literal["auto"], str]:
     if labels and facts.parameters is None:
         return False, "encoders are small"
     if method.type == "prefix-tuning":
         return False, "what is recomputed would not see the prefix"
     if facts.parameters is None or facts.parameters > _SMALL_MODEL:
-        return True, "over 1B, or of unknown size: memory counts for more than a third more time (Chen et al. 2016)"
+        return "auto", (
+            "off where all activations fit in the pool's memory by the estimate, else on, which takes less memory and "
+            "about a third more time (Chen et al. 2016)"
+        )
     return False, "activations of a model up to 1B fit"
 
 

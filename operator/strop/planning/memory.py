@@ -124,11 +124,12 @@ def layer_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> i
 
     Counted by what autograd saves, in the manner of Korthikanti et al. 2022 ("Reducing Activation Recomputation in
     Large Transformer Models", §4.1); the T x T attention matrix is missing, since fused attention never stores it.
-    With gradient checkpointing (Chen et al. 2016) a layer keeps its input alone, and one layer at a time the rest.
+    With gradient checkpointing (Chen et al. 2016) a layer keeps its input alone, and one layer at a time the rest; auto
+    is counted as with it, which is what is needed at least.
     """
     tokens = pass_tokens(training, accelerator=accelerator)
     layer = tokens * token_bytes(shape, training, accelerator=accelerator) + _kept_of_weights(shape, training)
-    if not training.hyperparameters.gradient_checkpointing:
+    if training.hyperparameters.gradient_checkpointing is False:
         return shape.layers * layer
     return shape.layers * tokens * _stream_bytes(training) * shape.hidden + layer
 

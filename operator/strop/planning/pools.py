@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from strop.api import names
@@ -54,6 +54,8 @@ class Fit:
     """An obstacle is the estimate, not a number that the job gives."""
     fp32_memory: int | None = None
     """Bytes of a pod in fp32, where the trainer may choose it."""
+    checkpointing: bool | None = None
+    """Whether activations are recomputed, where the job leaves it to what the pool has room for; None: it does not."""
 
 
 def fit(pool: Pool, needs: Needs) -> Fit:
@@ -101,6 +103,48 @@ def fit(pool: Pool, needs: Needs) -> Fit:
         estimated=estimated,
         fp32_memory=None if on_accelerator else needs.pod_fp32,
     )
+
+
+def choose_checkpointing(chosen: Fit, without: Needs) -> tuple[Fit, str]:
+    """Return what a job takes from its pool, with all activations kept where they fit in it, and why in words.
+
+    A tenth must stay free: a job that ran out of memory for it has wasted more time than it saves. Nor may a pod on
+    CPUs lose its room for fp32, which gains more where a CPU has no bf16.
+
+    Args:
+        chosen: the pool, and what is taken from it with gradient checkpointing.
+        without: what the same pod needs without it.
+    """
+    kept, given = fit(chosen.pool, without), without.given.memory
+    if chosen.estimate is None or kept.estimate is None or without.pod is None:
+        return replace(chosen, checkpointing=True), (
+            "on: the size of the model is not known, and so not whether all activations would fit"
+        )
+    if chosen.resources.accelerators and chosen.pool.spec.accelerator is not None:
+        needed, room, whose = kept.estimate.total, chosen.pool.spec.accelerator.memory, "the accelerator's"
+    elif given is not None:
+        needed, room, whose = without.pod, given, "compute.resources.memory's"
+    else:
+        needed, room, whose = without.pod, chosen.pool.spec.memory_per_node, "a node's"
+    here, size = f"in pool {chosen.pool.name}", format_bytes(needed)
+    on = "" if without.ranks > 1 and not chosen.resources.accelerators else f" is {format_bytes(chosen.estimate.total)}"
+    if needed * HEADROOM > parse_quantity(room):
+        return replace(chosen, checkpointing=True), (
+            f"on {here}, where it{on or ' fits'}: off, it is {size} and a tenth more, which {whose} {room} do not have"
+        )
+    if _lacks_fp32(kept) and not _lacks_fp32(chosen):
+        return replace(chosen, checkpointing=True), (
+            f"on {here}: off, it is {size}, but fp32, which is chosen where the CPU is faster in it, would have no room"
+        )
+    return replace(kept, checkpointing=False), (
+        f"off {here}, where all activations fit: {size} and a tenth more of {whose} {room}; on, it"
+        f"{f'{on} and' if on else ' takes'} about a third more time (Chen et al. 2016)"
+    )
+
+
+def _lacks_fp32(found: Fit) -> bool:
+    """Whether a pod on CPUs could not be computed in fp32 by the estimate; False where that is not chosen anyway."""
+    return found.fp32_memory is not None and found.fp32_memory > parse_quantity(found.resources.memory)
 
 
 def _too_little(memory: str, node: str, needs: Needs, beside: int | None) -> str:

@@ -25,7 +25,7 @@ from strop.planning.labelled import ANSWER_ONNX
 from strop.planning.labelled import ONNX as LABEL_ONNX
 from strop.planning.memory import estimate_memory, host_bytes, kept_bytes, pod_bytes, work_volume_bytes
 from strop.planning.methods import resolve_method
-from strop.planning.pools import AUTO, Fit, Needs, choose_pool
+from strop.planning.pools import AUTO, Fit, Needs, choose_checkpointing, choose_pool
 from strop.planning.presets import ModelFacts, model_facts
 from strop_trainer.encoder_decoders import TASKS
 from strop_trainer.plan import (
@@ -48,6 +48,7 @@ from strop_trainer.plan import (
     Task,
     TrainingPlan,
     plan_digest,
+    with_checkpointing,
     with_precision,
 )
 
@@ -267,6 +268,10 @@ def _placement(
     output = _output(job, settings, chooser)
     given = spec.compute.resources or ResourcesSpec()
     chosen = choose_pool(job, pools, needs_of(given, facts, training))
+    if training.hyperparameters.gradient_checkpointing == "auto":
+        without = needs_of(given, facts, with_checkpointing(training, on=False))
+        chosen, why = choose_checkpointing(chosen, without)
+        chooser.because("training.gradientCheckpointing", why)
     pool = chosen.pool
     if spec.compute.pool == AUTO:
         only = len(pools) == 1
@@ -284,6 +289,7 @@ def _placement(
         output=output,
         estimate=chosen.estimate,
         fp32_memory=chosen.fp32_memory,
+        gradient_checkpointing=chosen.checkpointing,
         claims=_authorities("pvc://", sources),
         config_maps=_authorities("configmap://", sources),
         secret=spec.credentials.name if spec.credentials else None,
@@ -291,8 +297,13 @@ def _placement(
 
 
 def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) -> Needs:
-    """Return what a pod needs, as far as the size of the model and the method tell."""
+    """Return what a pod needs, as far as the size of the model and the method tell.
+
+    Where it is open whether activations are recomputed, they are: that is what the job needs to run at all.
+    """
     ranks, training = training.distributed.world_size, encoder_decoders.as_estimated(training, facts)
+    if training.hyperparameters.gradient_checkpointing == "auto":
+        training = with_checkpointing(training, on=True)
     if facts.shape is None or facts.parameters is None:
         return Needs(
             cpu_estimate=None, accelerator_estimate=None, pod=None, host=None, given=given, nodes=1, ranks=ranks

@@ -46,7 +46,8 @@ ENDING = [
         ),
         Phase.FAILED,
         Reason.OUT_OF_MEMORY,
-        "at its limit of 4Gi; the estimate was 3.0 GiB (preset smollm2). Raise compute.resources.memory",
+        "at its limit of 4Gi; the estimate was 3.0 GiB (preset smollm2). Raise compute.resources.memory, lower "
+        "training.microBatchSize or training.maxLength, or set training.gradientCheckpointing: true",
         true="Accepted Failed Stalled",
         warning=True,
     ),

@@ -92,8 +92,9 @@ def _check_prompts(plan: TrainingPlan) -> None:
         raise bad_configuration(f"method.virtualTokens: missing for method {method}")
     if hyperparameters.packing:
         raise bad_configuration(f"training.packing: found true; {method} puts tokens in front of each row")
-    if method == "prefix-tuning" and hyperparameters.gradient_checkpointing:
-        raise bad_configuration("training.gradientCheckpointing: found true; what is recomputed sees no prefix")
+    if method == "prefix-tuning" and hyperparameters.gradient_checkpointing is not False:
+        found = str(hyperparameters.gradient_checkpointing).lower()
+        raise bad_configuration(f"training.gradientCheckpointing: found {found}; what is recomputed sees no prefix")
     if plan.artifact.onnx or plan.artifact.merged:
         raise bad_configuration(
             f"artifact: found onnx or merged; the tokens of {method} cannot be folded into the weights"

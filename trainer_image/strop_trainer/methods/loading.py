@@ -204,7 +204,7 @@ def prepare_method(  # noqa: PLR0917 - what a model is made of
     else:
         model, start = _add_adapter(base, plan, folder, task_type, new)
         _keep_in_fp32(model)
-    if hyperparameters.gradient_checkpointing:
+    if hyperparameters.gradient_checkpointing is not False:  # auto, where nobody has settled it: what needs least
         base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         if method.type != "full":
             model.enable_input_require_grads()
