@@ -59,8 +59,13 @@ def test_the_lengths_of_rows_are_told_and_how_many_exceed_the_maximum(
     assert answer.out.count("\n") == 1  # of what the trainer says on the way, nothing
     assert answer.err == ""
 
-    answer = validate(strop, volume, tmp_path, "llama", chat_rows(20))
-    assert "; none is longer than the maximum of 64" in answer.out
+
+def test_rows_for_several_ranks_are_tried_in_one_process(strop: Strop, volume: Path, tmp_path: Path) -> None:
+    ranks = {"processesPerNode": 2, "strategy": "zero-3"}
+    answer = validate(strop, volume, tmp_path, "llama", chat_rows(20), distributed=ranks)
+    assert answer.code == 0, answer
+    assert answer.out.count("; half of the 18 sequences") == 1
+    assert answer.out.endswith("; none is longer than the maximum of 64\n")
 
 
 def test_a_row_that_the_chat_template_refuses_is_told_by_its_line(strop: Strop, volume: Path, tmp_path: Path) -> None:
@@ -85,7 +90,8 @@ def test_prompts_that_leave_no_room_for_an_answer_are_told(strop: Strop, volume:
     rows = [chat_row(f"{n} " + "What is red? " * 100, "red") for n in range(20)]
     answer = validate(strop, volume, tmp_path, "llama", rows)
     assert (answer.code, answer.out) == (ExitCode.BAD_DATA, ""), answer
-    assert "training.maxLength" in answer.err
+    assert "line 1: found 5" in answer.err
+    assert "tokens in front of the first answer, expected fewer than 64 (training.maxLength)" in answer.err
 
 
 def test_a_language_that_the_model_lacks_is_told_by_its_line(strop: Strop, volume: Path, tmp_path: Path) -> None:
