@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from strop.cli import rows_as_tokens
+from strop_trainer.termination import TerminationMessage
 from tests.support.cli import Answer, Strop, config_map, job_file, model_folder, rows, write
 from tests.support.planning import manifest_of
 
@@ -20,11 +22,18 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _without_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as tokens are tried in tests/trainer; these folders have no tokenizer that could be loaded."""
+    monkeypatch.setattr(rows_as_tokens, "find_spec", lambda _name: None)
+
+
 def test_validate_data_checks_the_rows(strop: Strop, tmp_path: Path) -> None:
     model_folder(tmp_path)
     answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")
     assert answer.code == 0, answer.err
     assert "11 rows to learn from, 1 held out; model LlamaForCausalLM, 3 MB of weights" in answer.out
+    assert answer.out.endswith("; rows not tried as tokens: the trainer is not installed here\n")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +86,7 @@ def test_validate_data_does_not_fetch_a_model(strop: Strop, tmp_path: Path) -> N
     answer = strop("validate", "--data", job_file(tmp_path, model__source=source))
     assert answer.code == 0, answer.err
     assert f"model not checked: {source} would have to be fetched" in answer.out
+    assert answer.out.endswith("; rows not tried as tokens: that needs the model\n")
 
 
 def test_validate_data_names_the_line_of_a_wrong_row(strop: Strop, tmp_path: Path) -> None:
@@ -275,7 +285,37 @@ def test_validate_data_says_what_it_did_not_check(strop: Strop, tmp_path: Path) 
     answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
     assert answer.code == 0
     assert "rows not checked: hf://datasets/owner/name/rows.jsonl" in answer.out
+    assert "tokens" not in answer.out
     signed = {"source": "https://host/rows.jsonl?signature=hidden", "sha256": "a" * 64}
     file = job_file(tmp_path, dataset__train=[signed])
     answer = strop("validate", "--data", file, "--volume", f"base-models={tmp_path}/models")
     assert "rows not checked: https://host/rows.jsonl would have to be fetched" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("ended", "said", "code", "told"),
+    [
+        (65, "dataset: found 2 problems\n  line 1: wrong\n  line 2: wrong", 65, "  line 1: wrong\n  line 2: wrong\n"),
+        (70, "unexpected KeyError: 'a'", 70, "job: unexpected KeyError: 'a'\n  on the way\n"),
+        (137, None, 137, "job: rows as tokens: the trainer ended with 137 and no last word\n  on the way\n"),
+        (75, "stopped in tokens", 130, ""),
+        (143, None, 130, ""),
+    ],
+)
+def test_validate_data_ends_as_the_trainer_that_tried_the_rows(  # noqa: PLR0917 - one a case
+    strop: Strop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: int, said: str | None, code: int, told: str
+) -> None:
+    def run_child(_command: Any, environment: dict[str, str], output: Any) -> int:
+        output.write(b"on the way\n")
+        if said is not None:
+            word = TerminationMessage(stage="tokens", reason="Any", message=said)
+            Path(environment["STROP_TERMINATION_LOG"]).write_text(word.dump(), encoding="utf-8")
+        return ended
+
+    monkeypatch.setattr(rows_as_tokens, "find_spec", lambda name: name)
+    monkeypatch.setattr(rows_as_tokens, "run_child", run_child)
+    model_folder(tmp_path)
+    answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")
+    assert (answer.code, answer.out) == (code, ""), answer
+    assert answer.err.endswith(told)
+    assert bool(answer.err) is bool(told)

@@ -1,4 +1,7 @@
-"""The trainer's own check of a job's rows and base model, without torch and before anything is started."""
+"""The trainer's own check of a job's rows and base model, without torch and before anything is started.
+
+Where both are right, the rows are tried as the model's tokens, too: for that, the trainer is started if it is here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Final
 
 from strop.api.finetunejob import ModelSpec
 from strop.cli.errors import CliError
+from strop.cli.rows_as_tokens import try_as_tokens
 from strop.cli.workspace import Workspace
 from strop.planning.presets import model_facts
 from strop_trainer.addresses import shown
@@ -29,7 +33,7 @@ _ARCHIVES: Final = (".tar.gz", ".tgz")
 
 
 def check_inputs(plan: Plan, workspace: Workspace) -> str:
-    """Check every row of a plan's data and its model's folder; return what was found, in words.
+    """Check every row of a plan's data, its model's folder and the rows as its tokens; return what was found, in words.
 
     Raises:
         CliError: with the trainer's exit code and words, those of both checks where both fail: a wrong row (65), a file
@@ -37,22 +41,37 @@ def check_inputs(plan: Plan, workspace: Workspace) -> str:
     """
     found: list[str] = []
     failures: list[TrainerError] = []
+    settings = Settings.from_environment(workspace.environment())
     for check in (_check_rows, _check_model):
         try:
-            found.append(check(plan, Settings.from_environment(workspace.environment())))
+            found.append(check(plan, settings))
         except TrainerError as error:
             failures.append(error)
     if failures:
         lines = [line for failure in failures for line in failure.message.splitlines()]
         raise CliError(failures[0].exit_code, *lines)
+    if not _remote_rows(plan.training.dataset):
+        found.append(_as_tokens(plan, settings, workspace))
     return "; ".join(found)
+
+
+def _as_tokens(plan: Plan, settings: Settings, workspace: Workspace) -> str:
+    """Return what the rows are as the model's tokens, or why that was not tried."""
+    if not _is_here(plan.training.model):
+        return "rows not tried as tokens: that needs the model"
+    if _model(plan, settings).whole is not None:
+        return "rows not tried as tokens: the text part of the model would have to be cut out"
+    return try_as_tokens(workspace)
+
+
+def _remote_rows(dataset: DatasetPlan) -> list[str]:
+    return [shown(file.source) for file in (*dataset.train, *dataset.validation) if not is_local(file.source)]
 
 
 def _check_rows(plan: Plan, settings: Settings) -> str:
     training = plan.training
     dataset = training.dataset
-    remote = [shown(file.source) for file in (*dataset.train, *dataset.validation) if not is_local(file.source)]
-    if remote:
+    if remote := _remote_rows(dataset):
         return f"rows not checked: {', '.join(remote)} would have to be fetched"
     rows, note = _read(plan, settings)
     check_label_gates(training.evaluation, task_named(training.task), rows.train)

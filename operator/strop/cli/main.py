@@ -100,7 +100,12 @@ def validate(
     files: Files,
     namespace: Namespace = None,
     data: Annotated[
-        bool, typer.Option("--data", help="Also check the rows and the model's folder, as the trainer does.")
+        bool,
+        typer.Option(
+            "--data",
+            help="Also check the rows and the model's folder, as the trainer does; where it is installed, the rows as "
+            "the model's tokens, too.",
+        ),
     ] = False,
     volume: Volumes = None,
     configmap: ConfigMaps = None,

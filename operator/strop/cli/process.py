@@ -6,19 +6,23 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Final
+from typing import IO, Final
 
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT)
-_SIGNAL_EXIT: Final = 128
+SIGNAL_EXIT: Final = 128
+"""What a shell adds to the number of the signal that ended a command."""
 
 
-def run_child(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run_child(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None) -> int:
     """Run a command to its end and return its exit code (128 + signal where a signal ended it).
 
     SIGTERM and Ctrl-C reach the child as one SIGTERM each; it runs in a session of its own, so that the terminal does
-    not send it the same signal a second time.
+    not send it the same signal a second time. What it says goes to `output`; None: to where this process speaks.
     """
-    with subprocess.Popen(command, env=dict(environment), start_new_session=True) as child:
+    errors = None if output is None else subprocess.STDOUT
+    with subprocess.Popen(
+        command, env=dict(environment), start_new_session=True, stdout=output, stderr=errors
+    ) as child:
 
         def forward(_signal: int, _frame: FrameType | None) -> None:
             child.send_signal(signal.SIGTERM)
@@ -29,4 +33,4 @@ def run_child(command: Sequence[str], environment: Mapping[str, str]) -> int:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    return code if code >= 0 else _SIGNAL_EXIT - code
+    return code if code >= 0 else SIGNAL_EXIT - code
