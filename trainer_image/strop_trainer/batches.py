@@ -209,13 +209,13 @@ def target_logits(model: Any, batch: Batch) -> Any:
 def keeps_logits(model: Any) -> bool:
     """Whether a model can be asked for the logits of some positions alone."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return _takes(type(base), "logits_to_keep")
+    return "logits_to_keep" in _arguments(type(base).forward)
 
 
 @cache
-def _takes(kind: type, argument: str) -> bool:
-    """Whether models of a class have an argument; asked in each pass, and looked up once."""
-    return argument in inspect.signature(kind.forward).parameters  # type: ignore[attr-defined]
+def _arguments(function: Any) -> frozenset[str]:
+    """Return the names of a function's arguments, which are asked for in each pass."""
+    return frozenset(inspect.signature(function).parameters)
 
 
 def register_attention() -> None:
