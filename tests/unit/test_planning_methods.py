@@ -177,6 +177,24 @@ def test_a_prefix_is_not_recomputed() -> None:
     assert "prefix" in reasons["training.gradientCheckpointing"]
 
 
+@pytest.mark.parametrize(
+    ("method", "source", "field", "value"),
+    [
+        ("ia3", SMOLLM, "modules", "keys, values, the MLP's product"),
+        ("p-tuning", SMOLLM, "width", 576),
+        ("p-tuning", UNKNOWN, "width", "the model's"),
+        *((method, SMOLLM, "start", "vocabulary") for method in PROMPT_METHODS),
+    ],
+)
+def test_what_a_method_does_not_let_choose_is_told(method: str, source: str, field: str, value: Any) -> None:
+    spec = job_of(model__source=source, method={"type": method}).spec
+    chooser = Chooser()
+    resolve_training(spec, model_facts(spec.model), chooser)
+    (found,) = (resolution for resolution in chooser.resolved if resolution.field == field)
+    assert found.value == value if field != "start" else value in found.value
+    assert found.reason.startswith("fixed: ")
+
+
 def test_virtual_tokens_count_in_the_length() -> None:
     assert planned({"type": "p-tuning"}, training__maxLength=8172)
     with pytest.raises(PlanError, match="allowed: up to 8172, the model's context length less 20 virtual tokens"):

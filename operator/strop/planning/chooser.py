@@ -10,7 +10,15 @@ from pydantic import BaseModel
 from strop_trainer.plan import Resolution
 
 T = TypeVar("T")
-FIXED: Final = {"images": "model", "quantization": "method", "optimizer": "training", "proof": "output"}
+FIXED: Final = {
+    "images": "model",
+    "quantization": "method",
+    "modules": "method",
+    "width": "method",
+    "start": "method",
+    "optimizer": "training",
+    "proof": "output",
+}
 """Name of what no job can change → the part of a spec that it belongs to."""
 
 

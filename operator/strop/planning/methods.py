@@ -25,6 +25,20 @@ _OWN_LEARNING_RATES: Final[dict[MethodType, tuple[float, str]]] = {
     "prefix-tuning": (1e-2, "as P-tuning v2's range for prefixes without reparametrisation (Liu et al. 2022)"),
     "p-tuning": (1e-3, "as PEFT's guide: the network that makes the tokens takes steps of its own usual size"),
 }
+_STARTS: Final[dict[MethodType, tuple[str, str]]] = {
+    "prompt-tuning": (
+        "tokens of the vocabulary",
+        "a better start than noise (Lester et al. 2021, figure 3)",
+    ),
+    "prefix-tuning": (
+        "what the model has in mind after tokens of its vocabulary",
+        "a better start than noise (Li & Liang 2021, section 7.4)",
+    ),
+    "p-tuning": (
+        "tokens of the vocabulary",
+        "the last layer is solved for them: what a network of random weights makes is unlike any token",
+    ),
+}
 
 
 def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -> MethodPlan:
@@ -52,7 +66,20 @@ def resolve_method(spec: FineTuneJobSpec, facts: ModelFacts, chooser: Chooser) -
             _VIRTUAL_TOKENS,
             "more than 20 gain little (Lester et al. 2021)",
         )
+        if method.type == "p-tuning":
+            chooser.fixed(
+                "width",
+                facts.shape.hidden if facts.shape else "the model's",
+                "that of the model, of the three linear layers that make the tokens, as PEFT has them",
+            )
+        chooser.fixed("start", *_STARTS[method.type])
         return MethodPlan(type=method.type, virtual_tokens=tokens)
+    if method.type == "ia3":
+        chooser.fixed(
+            "modules",
+            "keys, values, the MLP's product",
+            "what the paper scales (Liu et al. 2022, section 3.3), by the names that the model's layers have",
+        )
     return MethodPlan(type=method.type)
 
 
