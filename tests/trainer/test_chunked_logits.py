@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from strop.planning.presets import ARCHITECTURES
 from strop_trainer import chunked_logits
 from strop_trainer.batches import Batch, pack, pad
 from strop_trainer.chunked_logits import summed
 from strop_trainer.evaluation import held_out_metrics
 from strop_trainer.heads.preference import PairBatch, answer_log_probabilities
+from strop_trainer.methods.prompts import use_prompt
 from strop_trainer.tasks.base import Example
 from tests.support.models import tiny_llama
 
@@ -92,6 +95,30 @@ def test_what_pairs_are_given_is_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as whole:
         whole.setattr(chunked_logits, "LOGITS_BYTES", 1 << 30)
         torch.testing.assert_close(found, answer_log_probabilities(model, batch))
+
+
+def test_with_tokens_in_front_of_each_row_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: list[int]
+) -> None:
+    adapter = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model: Any = get_peft_model(load(tmp_path, widest), adapter)
+    use_prompt(model)
+    found = gradients(model, pad(ROWS, 0))
+    assert max(widest) == CHUNK
+    with monkeypatch.context() as whole:
+        whole.setattr(chunked_logits, "LOGITS_BYTES", 1 << 30)
+        expected = gradients(model, pad(ROWS, 0))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", [name for name, kind in ARCHITECTURES.items() if not kind.encoder_decoder])
+def test_what_the_planner_counts_in_parts_is_taken_in_parts(
+    tmp_path: Path, widest: list[int], architecture: str
+) -> None:
+    kind, *_ = (kind for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name == architecture)
+    summed(load(tmp_path, widest, architecture=kind), pad(ROWS, 0))
+    assert max(widest) == CHUNK
 
 
 @pytest.mark.parametrize(

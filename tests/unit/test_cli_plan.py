@@ -142,7 +142,7 @@ def test_memory_beside_an_accelerator_is_held_against_what_is_needed_there(strop
     accelerator = {"resourceName": "nvidia.com/gpu", "memory": "800Gi"}
     big = {**POOL, "spec": {**POOL["spec"], "memoryPerNode": "900Gi"}}
     gpu = {**big, "spec": {**big["spec"], "accelerator": accelerator}}
-    long = {"maxLength": 8192, "microBatchSize": 4}
+    long = {"maxLength": 8192, "microBatchSize": 4, "gradientCheckpointing": False}
     model = {"model__source": "hf://meta-llama/Llama-3.2-1B-Instruct", "training": long}
     memory = load_plan(strop("plan", job_file(tmp_path, gpu, **model), "-o", "json").out).placement.resources.memory
     fields = {**model, "compute": {"resources": {"memory": memory}}}

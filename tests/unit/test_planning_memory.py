@@ -261,6 +261,28 @@ def test_the_logits_are_in_the_activations() -> None:
     assert found == 1280 * (2 + 3 * 4)
 
 
+@pytest.mark.parametrize(
+    ("source", "fields", "positions"),
+    [
+        ("hf://meta-llama/Llama-3.1-8B", {}, 1046),
+        ("hf://meta-llama/Llama-3.1-8B", {"task": "preference"}, 1046),
+        ("hf://meta-llama/Llama-3.1-8B", {"method__lora__modulesToSave": ["lm_head"]}, 8192),
+        ("hf://meta-llama/Llama-3.1-8B", {"distributed": {"processesPerNode": 2, "strategy": "zero-3"}}, 8192),
+        ("pvc://models/own-8B", {}, 8192),
+    ],
+)
+def test_logits_of_a_long_pass_count_as_the_loss_takes_them(
+    source: str, fields: dict[str, Any], positions: int
+) -> None:
+    rows = 1 if fields.get("task") == "preference" else 2
+    batch = {"training__microBatchSize": rows, "training__effectiveBatchSize": 16, "training__maxLength": 4096}
+    facts, training = training_of(source, **batch, **fields)
+    assert facts.shape
+    assert pass_tokens(training, accelerator=True) == 8192
+    found = logits_bytes(facts.shape, training, accelerator=True)
+    assert found == positions * facts.shape.vocabulary * (2 + 3 * 4)
+
+
 def test_on_a_cpu_the_pod_also_holds_the_export() -> None:
     facts, training = training_of("hf://Qwen/Qwen3-8B")
     assert facts.shape

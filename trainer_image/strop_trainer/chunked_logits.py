@@ -11,9 +11,8 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from strop_trainer.batches import Batch, keeps_logits, target_logits
+from strop_trainer.plan import LOGITS_BYTES
 
-LOGITS_BYTES: Final = 512 << 20
-"""fp32 logits of the positions that are taken together, at most. What is smaller is computed at once."""
 _FP32_BYTES: Final = 4
 _alone: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 """Output layer → whether what it gives is the logits."""

@@ -18,6 +18,8 @@ from pydantic.alias_generators import to_camel
 SCHEMA: Final = "strop.dev/plan/v1alpha1"
 CPU_PASS_TOKENS: Final = 512
 """About what a packed forward pass has on a CPU: more are hardly faster, and every token takes memory."""
+LOGITS_BYTES: Final = 512 * 2**20
+"""fp32 logits of the positions that the loss takes together, at most. What is smaller is computed at once."""
 PROOF_LOGITS_BYTES: Final = 256 * 2**20
 """What the kept logits of one side of the proof may take in memory: of longer rows, those of the last positions."""
 

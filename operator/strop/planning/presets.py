@@ -62,6 +62,8 @@ class Shape(_Frozen):
     expert: tuple[int, int] | None = None
     """(width of the model, inner width) of each expert, at the least, where they are most of the weights; what else is
     said is of a model without experts that has as many weights. None: there are none."""
+    logits_in_parts: bool = False
+    """Whether the output layer is known to give the logits as they are, so that the loss takes them in parts."""
 
     @property
     def linear_layers(self) -> tuple[tuple[int, int], ...]:
@@ -203,9 +205,10 @@ def model_facts(model: ModelSpec) -> ModelFacts:
     name, repository = _last_element(model.source), _repository(model)
     preset = _BY_REPOSITORY.get(repository) if repository else _BY_FOLDER.get(name.lower())
     if preset is not None:
+        parts = not ARCHITECTURES[preset.architecture].encoder_decoder
         return ModelFacts(
             parameters=preset.parameters,
-            shape=preset.shape.covering,
+            shape=preset.shape.covering.model_copy(update={"logits_in_parts": parts}),
             family=preset.family,
             context_length=preset.context_length,
             basis=f"preset {preset.name}",
