@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from strop_trainer.documents import ProofEntry
 from strop_trainer.export.genai import export_onnx
-from strop_trainer.export.reference import Greedy, Reference
+from strop_trainer.export.reference import Greedy, Reference, run_reference
 from strop_trainer.heads.encoder_proof import LabelProof, label_bounds
 from strop_trainer.plan import OnnxPrecision, ProofPlan
 from strop_trainer.proof import (
@@ -142,7 +142,7 @@ def one_row(ours: list[list[float]], theirs: list[list[float]], free: list[int] 
         for side in (ours, theirs)
     )
     greedy = Greedy([1, END], np.array(ours, dtype=np.float32))
-    reference = Reference([expected], [greedy], ends, ["one"])
+    reference = Reference([expected], [greedy], ends, None)
     return measure([row], reference, [found], [free or [1, END]], LIMITS)
 
 
@@ -209,6 +209,18 @@ def rows() -> list[ProofRow]:
         prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         found.append(ProofRow([*prompt, *tokenizer("red green<|im_end|>\n")["input_ids"]], len(prompt), "red green"))
     return found
+
+
+def test_pytorch_says_of_rows_that_it_reads_together_what_it_says_of_each_alone(merged: Path) -> None:
+    rows = [ProofRow([7 + (at * length) % 400 for at in range(length)], length // 2, "") for length in (30, 500, 9, 31)]
+    kept = Kept(20, tie_of(LIMITS))
+    together = run_reference(merged, rows, [], kept, 4).readings
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = run_reference(merged, [row], [], kept, 4).readings
+        assert found.logits.shape == alone.logits.shape
+        np.testing.assert_allclose(found.logits, alone.logits, atol=1e-5)
+        assert found.losses == pytest.approx(alone.losses, abs=1e-5)
+        assert (found.chosen, found.hits) == (alone.chosen, alone.hits)
 
 
 def damaged(folder: Path, out: Path, change: str) -> Path:

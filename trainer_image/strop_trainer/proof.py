@@ -206,7 +206,6 @@ def prove(
         ValueError: there is no row with an answer to compare.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
-    from transformers import AutoTokenizer  # noqa: PLC0415
 
     answered = [row for row in rows if row.prompt_length < len(row.input_ids)]
     used = answered[: taken([len(row.input_ids) for row in answered], limits)]
@@ -215,7 +214,6 @@ def prove(
     kept = Kept(kept_positions(merged, len(used)))
     prompts = [row.input_ids[: row.prompt_length] for row in used[:FREE_ROWS]]
     reference = run_reference(merged, used, prompts, replace(kept, tie=tie_of(limits)), max_new_tokens)
-    tokenizer: Any = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     threads = torch.get_num_threads()
     results = []
     tried = [_Export(folder.name, precision, folder) for precision, folder in exports.items()]
@@ -233,7 +231,9 @@ def prove(
             answerer = AnswerRunner(export.folder, threads, export.adapter)
             free = [answerer.greedy(prompt, max_new_tokens) for prompt in prompts]
             # A base graph brings the base model's template, not the adapter's.
-            template = _compare_templates(answerer, tokenizer, used[0].messages) if export.adapter is None else None
+            template = (
+                _compare_templates(answerer, reference.tokenizer, used[0].messages) if export.adapter is None else None
+            )
             del answerer
         except MemoryError:
             raise
@@ -241,7 +241,7 @@ def prove(
             results.append(not_run(export.artifact, export.precision, len(used), error))
             continue
         weights = (export.precision, found)
-        result = judge(export.artifact, weights, used, reference, readings, free, tokenizer, limits)
+        result = judge(export.artifact, weights, used, reference, readings, free, limits)
         results.append(replace(result, template=template))
     return results
 
@@ -261,7 +261,6 @@ def judge(  # noqa: PLR0917 - both sides, and what they are held to
     reference: Reference,
     readings: Sequence[Reading],
     free: Sequence[Sequence[int]],
-    tokenizer: Any,
     limits: ProofPlan,
 ) -> ProofResult:
     """Return the proof of an export that has run.
@@ -273,7 +272,6 @@ def judge(  # noqa: PLR0917 - both sides, and what they are held to
         reference: PyTorch's side.
         readings: the export's, one a row.
         free: the export's greedy answers, as tokens.
-        tokenizer: of both.
         limits: what must be reached.
     """
     precision, found = weights
@@ -283,8 +281,8 @@ def judge(  # noqa: PLR0917 - both sides, and what they are held to
     if found != precision:
         reasons = [f"weights: found {found}, expected {precision}", *reasons]
     answers = [
-        Answer(row.reference, text, decode(tokenizer, tokens))
-        for row, text, tokens in zip(rows, reference.texts, free, strict=False)
+        Answer(row.reference, decode(reference.tokenizer, ours.tokens), decode(reference.tokenizer, theirs))
+        for row, ours, theirs in zip(rows, reference.greedy, free, strict=False)
     ]
     return ProofResult(artifact, precision, measured, tuple(reasons), tuple(answers), judged_by)
 

@@ -236,15 +236,15 @@ def proof_bytes(shape: Shape, parameters: int, training: TrainingPlan) -> int:
     """Return what the proof of a model that answers in words needs beside the runtime; of others its fp32 graph.
 
     ONNX Runtime has the fp32 weights once, the head apart from the embedding, and puts out fp32 logits of each position
-    of a row, (1, maxLength, vocabulary); of all rows, the last positions' are kept, of both sides. A graph of 504 MiB
-    took 512 MiB when loaded, and 218 more with 192 MiB of logits.
+    of a row, (1, maxLength, vocabulary), PyTorch of short rows together; of all rows, the last positions' are kept, of
+    both sides. A graph of 504 MiB took 512 MiB when loaded, and 218 more with 192 MiB of logits.
     """
     graph = FP32 * (parameters + _head_apart(shape, training))
     if training.task in LABEL_TASKS:
         return graph
-    row = FP32 * training.hyperparameters.max_length * shape.vocabulary
-    kept = min(PROOF_LOGITS_BYTES, training.artifact.proof.rows * row)
-    return graph + row + 2 * kept
+    position, longest = FP32 * shape.vocabulary, training.hyperparameters.max_length
+    kept = min(PROOF_LOGITS_BYTES, training.artifact.proof.rows * longest * position)
+    return graph + max(longest, CPU_PASS_TOKENS) * position + 2 * kept
 
 
 def estimate_memory(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strop_trainer.export.encoder import exporting, quantize, weight_precision, write_graph
-from strop_trainer.export.reference import Greedy, Reference, decode, load_merged
+from strop_trainer.export.reference import Greedy, Reference, load_merged
 from strop_trainer.greedy import greedily
 from strop_trainer.plan import OnnxPrecision
 from strop_trainer.proof_rows import Kept, ProofRow, read
@@ -210,7 +210,7 @@ def run_encoder_decoder(
             )
             tokens = output.sequences[0, row.given :].tolist()
             greedy.append(Greedy(tokens, torch.cat(output.logits).float().numpy()))
-    return Reference(readings, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
+    return Reference(readings, greedy, ends, tokenizer)
 
 
 def generate(

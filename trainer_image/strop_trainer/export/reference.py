@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from strop_trainer.greedy import end_tokens, greedily
+from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.proof_rows import Kept, ProofRow, Reading, read
 
 
@@ -32,13 +33,13 @@ class Reference:
         readings: what it says of each row.
         greedy: answers to the first rows' prompts.
         end_tokens: tokens that end an answer.
-        texts: the answers as text.
+        tokenizer: of the model.
     """
 
     readings: list[Reading]
     greedy: list[Greedy]
     end_tokens: frozenset[int]
-    texts: list[str]
+    tokenizer: Any
 
 
 def run_reference(
@@ -60,14 +61,41 @@ def run_reference(
     import torch  # noqa: PLC0415 - seconds, only where it is used
 
     model, tokenizer, ends = load_merged(merged)
-    readings = []
+    readings: dict[int, Reading] = {}
     with torch.inference_mode():
-        for row in rows:
-            ids = torch.tensor([list(row.input_ids)])
-            found = model(input_ids=ids, logits_to_keep=row.needed(kept), use_cache=False)
-            readings.append(read(row, found.logits[0].float().numpy(), kept, ends))
+        for chosen in _passes([len(row.input_ids) for row in rows]):
+            part = [rows[index] for index in chosen]
+            readings |= zip(chosen, _read_together(model, part, kept, ends), strict=True)
         greedy = [_greedy(model, prompt, ends, max_new_tokens) for prompt in prompts]
-    return Reference(readings, greedy, ends, [decode(tokenizer, answer.tokens) for answer in greedy])
+    return Reference([readings[index] for index in range(len(rows))], greedy, ends, tokenizer)
+
+
+def _passes(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the rows that are read together: of like length, and a few hundred tokens, but for a longer single row."""
+    chosen: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if chosen and (len(chosen) + 1) * lengths[row] > CPU_PASS_TOKENS:
+            yield chosen
+            chosen = []
+        chosen.append(row)
+    if chosen:
+        yield chosen
+
+
+def _read_together(model: Any, rows: Sequence[ProofRow], kept: Kept, ends: frozenset[int]) -> Iterator[Reading]:
+    """Yield what is kept of each row. Padding stands behind the rows, where no token of theirs looks."""
+    import torch  # noqa: PLC0415
+
+    lengths = [len(row.input_ids) for row in rows]
+    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, : lengths[at]] = torch.tensor(list(row.input_ids))
+        mask[at, : lengths[at]] = 1
+    first = min(length - row.needed(kept) for length, row in zip(lengths, rows, strict=True))
+    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=max(lengths) - first, use_cache=False).logits
+    for row, length, found in zip(rows, lengths, logits, strict=True):
+        yield read(row, found[length - row.needed(kept) - first : length - first].float().numpy(), kept, ends)
 
 
 def load_merged(merged: Path) -> tuple[Any, Any, frozenset[int]]:

@@ -35,7 +35,6 @@ def prove_encoder_decoder(
         max_new_tokens: length of a free answer at most.
     """
     import torch  # noqa: PLC0415 - seconds, only where it is used
-    from transformers import AutoTokenizer  # noqa: PLC0415
 
     lengths = [len(asked.prompt_ids) + len(asked.row_ids) for asked in questions]
     used = questions[: taken(lengths, limits)]
@@ -45,7 +44,6 @@ def prove_encoder_decoder(
     kept = Kept(kept_positions(merged, len(rows)))
     with_ties = replace(kept, tie=tie_of(limits))
     reference = run_encoder_decoder(merged, pairs, rows[:FREE_ROWS], with_ties, max_new_tokens)
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     results = []
     for precision, folder in exports.items():
         try:
@@ -62,5 +60,5 @@ def prove_encoder_decoder(
         except Exception as error:  # noqa: BLE001 - whatever keeps an export from running, it is not proven
             results.append(not_run(folder.name, precision, len(rows), error))
             continue
-        results.append(judge(folder.name, (precision, found), targets, reference, readings, free, tokenizer, limits))
+        results.append(judge(folder.name, (precision, found), targets, reference, readings, free, limits))
     return results
