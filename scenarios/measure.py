@@ -112,7 +112,7 @@ class Folders:
 def code_version(model: str) -> str:
     """Return the hash of what carries a plan out: the trainer, and the libraries that it is locked to.
 
-    Its comments and docstrings do not count, nor the planner, which shows in the plan.
+    Its comments and docstrings do not count, nor the planner: what is computed by its choice has a digest of its own.
 
     Args:
         model: base model; what only the other kind of model goes through does not count.

@@ -136,6 +136,31 @@ def test_it_takes_no_room_from_fp32_which_a_cpu_may_be_faster_in() -> None:
     assert planned(roomy, THREE_B, **fields, training__precision="bf16").placement.gradient_checkpointing is False
 
 
+@pytest.mark.parametrize("source", ["hf://Qwen/Qwen2.5-1.5B-Instruct", "hf://HuggingFaceTB/SmolLM2-1.7B", THREE_B])
+def test_a_plain_job_on_a_large_node_keeps_all_and_has_room_for_fp32(source: str) -> None:
+    roomy = pool_of(memory_per_node=HUGE)
+    found, on = planned(roomy, source), planned(roomy, source, training__gradientCheckpointing=True).placement
+    assert found.placement.gradient_checkpointing is False
+    assert found.placement.fp32_memory
+    assert on.fp32_memory
+    had_room = on.fp32_memory <= parse_quantity(on.resources.memory)
+    has_room = found.placement.fp32_memory <= parse_quantity(found.placement.resources.memory)
+    assert has_room or not had_room
+    memory = next(item.reason for item in found.resolved if item.field == "compute.resources.memory")
+    assert ("in fp32" in memory) is (has_room and had_room)
+
+
+def test_a_node_with_room_for_bf16_alone_recomputes_in_fp32() -> None:
+    source = "hf://Qwen/Qwen2.5-1.5B-Instruct"
+    roomy = planned(pool_of(memory_per_node=HUGE), source).placement
+    assert roomy.fp32_memory
+    found = planned(cpus(roomy.fp32_memory * 1.05), source)
+    assert found.placement.gradient_checkpointing is True
+    assert found.placement.fp32_memory
+    assert found.placement.fp32_memory <= parse_quantity(found.placement.resources.memory)
+    assert "in fp32" in why(found)
+
+
 def test_what_fits_only_with_checkpointing_is_placed_still_and_in_the_pool_that_it_was() -> None:
     fields = {"training__maxLength": 1024, "training__microBatchSize": 2}
     small, large = accelerators("24Gi"), gpu_pool_of("large", "80Gi", memory_per_node=HUGE, cost=9)
@@ -147,12 +172,12 @@ def test_what_fits_only_with_checkpointing_is_placed_still_and_in_the_pool_that_
 
 
 @pytest.mark.parametrize("pool", [accelerators("80Gi"), pool_of(memory_per_node=HUGE)])
-def test_of_a_model_of_unknown_size_nothing_is_known_to_fit(pool: Pool) -> None:
-    found = planned(pool, "pvc://models/mystery")
+@pytest.mark.parametrize("source", ["pvc://models/mystery", "hf://google/gemma-2-9b-it"])
+def test_of_a_model_whose_shape_is_not_known_nothing_is_known_to_fit(pool: Pool, source: str) -> None:
+    found = planned(pool, source)
     assert found.training.hyperparameters.gradient_checkpointing == "auto"
     assert found.placement.gradient_checkpointing is True
-    assert "on" in why(found).split(":")[0]
-    assert "the size of the model is not known" in why(found)
+    assert why(found) == "on: the model has no preset, and so it is not known whether all activations would fit"
 
 
 @pytest.mark.parametrize(

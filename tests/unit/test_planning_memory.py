@@ -267,6 +267,8 @@ def test_the_logits_are_in_the_activations() -> None:
         ("hf://meta-llama/Llama-3.1-8B", {}, 1046),
         ("hf://meta-llama/Llama-3.1-8B", {"task": "preference"}, 1046),
         ("hf://meta-llama/Llama-3.1-8B", {"method__lora__modulesToSave": ["lm_head"]}, 8192),
+        ("hf://meta-llama/Llama-3.1-8B", {"method__lora__targetModules": ["q_proj", "v_proj"]}, 1046),
+        ("hf://meta-llama/Llama-3.1-8B", {"method__lora__targetModules": ["q_proj", "lm_head"]}, 8192),
         ("hf://meta-llama/Llama-3.1-8B", {"distributed": {"processesPerNode": 2, "strategy": "zero-3"}}, 8192),
         ("pvc://models/own-8B", {}, 8192),
     ],

@@ -92,7 +92,7 @@ class TrainingSpec(ApiModel):
         default=None,
         description="Recompute activations: less memory, more time. Left out: false up to 1B parameters, for "
         "prefix-tuning, and for tasks of labels by models of unknown size; else false where all activations fit in the "
-        "pool's memory by the estimate, with a tenth to spare, and true where they do not or the size is unknown.",
+        "pool's memory by the estimate, with a tenth to spare, and true where they do not or the model has no preset.",
     )
     seed: Annotated[int, Field(ge=0, le=4_294_967_295)] | None = Field(
         default=None, description="Seed of all randomness. Left out: 42."

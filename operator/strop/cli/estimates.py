@@ -52,7 +52,7 @@ def _estimated(job: Job) -> Estimated:
     if needs.cpu_estimate is None or needs.accelerator_estimate is None or needs.pod is None or needs.host is None:
         raise bad_configuration(size_missing(job))
     kept = None
-    if training.hyperparameters.gradient_checkpointing == "auto":
+    if training.hyperparameters.gradient_checkpointing == "auto" and facts.architecture is not None:
         without = needs_of(ResourcesSpec(), facts, with_checkpointing(training, on=False))
         if without.cpu_estimate is not None and without.accelerator_estimate is not None:
             kept = without.cpu_estimate, without.accelerator_estimate

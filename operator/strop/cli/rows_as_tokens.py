@@ -16,6 +16,8 @@ from strop_trainer.exit_codes import ExitCode
 from strop_trainer.termination import TerminationMessage
 
 MODULE: Final = "strop_trainer.rows_check"
+_LIBRARIES: Final = ("torch", "transformers", "accelerate", "peft")
+"""Without which the trainer is not installed."""
 _STOPPED: Final = (ExitCode.PREEMPTED, SIGNAL_EXIT + signal.SIGTERM)
 _SHOWN_LINES: Final = 20
 
@@ -30,7 +32,7 @@ def try_as_tokens(workspace: Workspace) -> str:
         CliError: with the trainer's exit code and words; what it said on the way where its words do not explain it.
         KeyboardInterrupt: a stop was asked for.
     """
-    if not all(map(find_spec, ("torch", "transformers"))):
+    if not all(map(find_spec, _LIBRARIES)):
         return "rows not tried as tokens: the trainer is not installed here"
     log = workspace.root / "rows.log"
     with log.open("wb") as output:

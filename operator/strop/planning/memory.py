@@ -47,6 +47,8 @@ _PADDED: Final[frozenset[Task]] = frozenset({*LABEL_TASKS, "question-answering"}
 """Tasks whose rows are not packed, or not by every kind of model."""
 _ATTENTION: Final = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 """Target modules that leave experts alone."""
+_HEAD: Final = "lm_head"
+"""Name of the output layer in the models that have a preset."""
 _ADAM_BYTES: Final = 8
 """Two fp32 moments a trained parameter (Kingma & Ba 2015)."""
 
@@ -197,9 +199,11 @@ def logits_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> 
 
 
 def _takes_parts(shape: Shape, training: TrainingPlan) -> bool:
-    """Whether the loss can call the output layer itself: not where it is dealt out, or may have a trained copy."""
-    saved = training.method.lora is not None and training.method.lora.modules_to_save
-    return shape.logits_in_parts and not saved and not training.distributed.partitions_weights
+    """Whether the loss can call the output layer itself: not where it is dealt out, adapted, or may have a copy."""
+    lora = training.method.lora
+    named = lora.target_modules if lora and lora.target_modules != "all-linear" else ()
+    around = lora is not None and (bool(lora.modules_to_save) or any(name.endswith(_HEAD) for name in named))
+    return shape.logits_in_parts and not around and not training.distributed.partitions_weights
 
 
 def activation_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> int:

@@ -15,6 +15,7 @@ from strop_trainer.plan import MemoryEstimate, ResourcesPlacement
 AUTO = "auto"
 _MISSING_CPU = Fraction(1, 4)
 """What a whole CPU may lack, as the trainer counts threads."""
+_IN_FP32 = " in fp32, which is chosen where the CPU is faster in it,"
 HEADROOM = 1.1
 """Limit of a pod over its estimate: a pod at 88 % of a limit that was the bare estimate was seen, and a killed one has
 wasted its time."""
@@ -56,6 +57,8 @@ class Fit:
     """Bytes of a pod in fp32, where the trainer may choose it."""
     checkpointing: bool | None = None
     """Whether activations are recomputed, where the job leaves it to what the pool has room for; None: it does not."""
+    sized_by_fp32: bool = False
+    """The pod's memory is what it needs in fp32, not by `estimate`."""
 
 
 def fit(pool: Pool, needs: Needs) -> Fit:
@@ -105,7 +108,7 @@ def fit(pool: Pool, needs: Needs) -> Fit:
     )
 
 
-def choose_checkpointing(chosen: Fit, without: Needs) -> tuple[Fit, str]:
+def choose_checkpointing(chosen: Fit, without: Needs, *, known: bool) -> tuple[Fit, str]:
     """Return what a job takes from its pool, with all activations kept where they fit in it, and why in words.
 
     A tenth must stay free: a job that ran out of memory for it has wasted more time than it saves. Nor may a pod on
@@ -114,31 +117,34 @@ def choose_checkpointing(chosen: Fit, without: Needs) -> tuple[Fit, str]:
     Args:
         chosen: the pool, and what is taken from it with gradient checkpointing.
         without: what the same pod needs without it.
+        known: whether the model's shape is known, and not that of a typical model of its size.
     """
-    kept, given = fit(chosen.pool, without), without.given.memory
-    if chosen.estimate is None or kept.estimate is None or without.pod is None:
+    if not known or chosen.estimate is None or without.pod is None or without.accelerator_estimate is None:
         return replace(chosen, checkpointing=True), (
-            "on: the size of the model is not known, and so not whether all activations would fit"
+            "on: the model has no preset, and so it is not known whether all activations would fit"
         )
-    if chosen.resources.accelerators and chosen.pool.spec.accelerator is not None:
-        needed, room, whose = kept.estimate.total, chosen.pool.spec.accelerator.memory, "the accelerator's"
+    pool, given = chosen.pool, without.given.memory
+    here, on_accelerator = f"in pool {pool.name}", chosen.resources.accelerators > 0
+    bf16 = without.accelerator_estimate.total if on_accelerator else without.pod
+    # A pod that had room for fp32 keeps it.
+    fp32 = 0 if on_accelerator or _lacks_fp32(chosen) else without.pod_fp32 or 0
+    needed = max(bf16, fp32)
+    if on_accelerator and pool.spec.accelerator is not None:
+        room, whose = pool.spec.accelerator.memory, "the accelerator's"
     elif given is not None:
-        needed, room, whose = without.pod, given, "compute.resources.memory's"
+        room, whose = given, "compute.resources.memory's"
     else:
-        needed, room, whose = without.pod, chosen.pool.spec.memory_per_node, "a node's"
-    here, size = f"in pool {chosen.pool.name}", format_bytes(needed)
-    on = "" if without.ranks > 1 and not chosen.resources.accelerators else f" is {format_bytes(chosen.estimate.total)}"
+        room, whose = pool.spec.memory_per_node, "a node's"
+    off = f"{format_bytes(needed)}{_IN_FP32 if needed > bf16 else ''} and a tenth more"
+    on = "" if without.ranks > 1 and not on_accelerator else f" is {format_bytes(chosen.estimate.total)}"
     if needed * HEADROOM > parse_quantity(room):
         return replace(chosen, checkpointing=True), (
-            f"on {here}, where it{on or ' fits'}: off, it is {size} and a tenth more, which {whose} {room} do not have"
+            f"on {here}, where it{on or ' fits'}: off, it is {off}, which {whose} {room} do not have"
         )
-    if _lacks_fp32(kept) and not _lacks_fp32(chosen):
-        return replace(chosen, checkpointing=True), (
-            f"on {here}: off, it is {size}, but fp32, which is chosen where the CPU is faster in it, would have no room"
-        )
-    return replace(kept, checkpointing=False), (
-        f"off {here}, where all activations fit: {size} and a tenth more of {whose} {room}; on, it"
-        f"{f'{on} and' if on else ' takes'} about a third more time (Chen et al. 2016)"
+    kept = fit(pool, without if on_accelerator else replace(without, pod=needed))
+    return replace(kept, checkpointing=False, sized_by_fp32=given is None and needed > bf16), (
+        f"off {here}, where all activations fit: {off} of {whose} {room}; on, it{f'{on} and' if on else ' takes'} "
+        "about a third more time (Chen et al. 2016)"
     )
 
 

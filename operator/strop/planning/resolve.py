@@ -270,7 +270,7 @@ def _placement(
     chosen = choose_pool(job, pools, needs_of(given, facts, training))
     if training.hyperparameters.gradient_checkpointing == "auto":
         without = needs_of(given, facts, with_checkpointing(training, on=False))
-        chosen, why = choose_checkpointing(chosen, without)
+        chosen, why = choose_checkpointing(chosen, without, known=facts.architecture is not None)
         chooser.because("training.gradientCheckpointing", why)
     pool = chosen.pool
     if spec.compute.pool == AUTO:
@@ -339,6 +339,8 @@ def _explain_resources(given: ResourcesSpec, facts: ModelFacts, chosen: Fit, cho
     if given.memory is None:
         if chosen.estimate is None:
             reason = f"a whole node's: the size of the model is known from {facts.basis}"
+        elif chosen.sized_by_fp32 and chosen.fp32_memory is not None:
+            reason = f"{format_bytes(chosen.fp32_memory)} in fp32 and a tenth more, from {facts.basis}"
         elif resources.accelerators:
             reason = f"weights and export beside the accelerator, from {facts.basis}"
         else:
