@@ -97,6 +97,13 @@ def test_what_pairs_are_given_is_the_same(tmp_path: Path, monkeypatch: pytest.Mo
         torch.testing.assert_close(found, answer_log_probabilities(model, batch))
 
 
+def test_an_output_layer_that_is_adapted_gives_all_at_once(tmp_path: Path, widest: list[int]) -> None:
+    adapter = LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM")
+    model, batch = get_peft_model(load(tmp_path, widest), adapter), pad(ROWS, 0)
+    summed(model, batch)
+    assert max(widest) >= batch.predicted > CHUNK
+
+
 def test_with_tokens_in_front_of_each_row_it_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: list[int]
 ) -> None:
