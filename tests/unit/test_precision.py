@@ -67,9 +67,18 @@ def in_fp32(found: PlacementPlan, source: str, **fields: Any) -> MemoryEstimate:
 
 def test_a_pod_that_exports_has_room_for_fp32() -> None:
     # Merging and exporting takes two copies in fp32, training in fp32 one and what it keeps: 10.2 of 11.25 GiB.
-    found = placed(LLAMA_1B)
+    fields: dict[str, Any] = {"training__gradientCheckpointing": True}
+    found = placed(LLAMA_1B, **fields)
     assert found.resources.memory == "11520Mi"
-    assert fp32_lacks(found) == in_fp32(found, LLAMA_1B).total - (11520 << 20) < 0
+    assert fp32_lacks(found) == in_fp32(found, LLAMA_1B, **fields).total - (11520 << 20) < 0
+
+
+def test_a_pod_that_keeps_all_activations_asks_for_the_room_of_fp32() -> None:
+    found = placed(LLAMA_1B)
+    assert found.gradient_checkpointing is False
+    memory, needed = bytes_of(found.resources.memory), in_fp32(found, LLAMA_1B).total
+    assert 1.09 * needed <= memory <= 1.12 * needed
+    assert fp32_lacks(found) == needed - memory < 0
 
 
 def test_ranks_need_room_for_fp32_together() -> None:
