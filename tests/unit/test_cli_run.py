@@ -177,7 +177,7 @@ def test_a_mount_of_another_form_is_a_usage_error(strop: Strop, tmp_path: Path, 
 
 
 def test_run_without_the_trainer_says_how_to_get_it(strop: Strop, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("strop.cli.process.find_spec", lambda _name: None)
     answer = strop("run", job_file(tmp_path))
     assert answer.code == 78
     assert "make env" in answer.err

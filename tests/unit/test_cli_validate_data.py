@@ -25,7 +25,7 @@ CONFIGS = {
 @pytest.fixture(autouse=True)
 def _without_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows as tokens are tried in tests/trainer; these folders have no tokenizer that could be loaded."""
-    monkeypatch.setattr(rows_as_tokens, "find_spec", lambda name: None if name == "peft" else name)
+    monkeypatch.setattr("strop.cli.process.find_spec", lambda name: None if name == "peft" else name)
 
 
 def test_validate_data_checks_the_rows(strop: Strop, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_validate_data_ends_as_the_trainer_that_tried_the_rows(  # noqa: PLR0917
             Path(environment["STROP_TERMINATION_LOG"]).write_text(word.dump(), encoding="utf-8")
         return ended
 
-    monkeypatch.setattr(rows_as_tokens, "find_spec", lambda name: name)
+    monkeypatch.setattr("strop.cli.process.find_spec", lambda name: name)
     monkeypatch.setattr(rows_as_tokens, "run_child", run_child)
     model_folder(tmp_path)
     answer = strop("validate", "--data", job_file(tmp_path), "--volume", f"base-models={tmp_path}/models")

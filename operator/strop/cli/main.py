@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shlex
@@ -27,7 +26,7 @@ from strop.cli.manifests import NAMESPACE_ALLOWED, Bundle, called, is_namespace,
 from strop.cli.notes import memory_note, size_note
 from strop.cli.output import show_estimate, show_outcome, show_plan
 from strop.cli.planned import Planned, plan_files, plan_json, refusals
-from strop.cli.process import run_child
+from strop.cli.process import run_child, trainer_is_installed
 from strop.cli.registry_tree import show_models, verify_versions
 from strop.cli.workspace import Mounts, Roots, alone_in, lay_out, open_workspace
 from strop_trainer.errors import FULL
@@ -193,7 +192,7 @@ def run(
 
     Ctrl-C saves a checkpoint and ends with 75; the same command goes on from there. The exit code is the trainer's.
     """
-    if importlib.util.find_spec("torch") is None:
+    if not trainer_is_installed():
         raise bad_configuration("the trainer is not installed here: in a clone of Strop, make env installs it")
     bundle, planned = plan_files(files, pools or [], namespace, job)
     if work is not None and len(planned) > 1:

@@ -22,7 +22,6 @@ from strop.planning.chooser import FIXED
 from strop.planning.presets import model_facts
 from strop_trainer import addresses
 from strop_trainer.plan import TEMPLATE_TASKS, MemoryEstimate
-from strop_trainer.termination import TerminationMessage
 
 _TEXT_LENGTH: Final = 60
 """Characters of a given text, such as a chat template, that are shown of its first line."""
@@ -139,9 +138,8 @@ def _checkpointing(found: Estimated) -> str:
 
 def show_outcome(console: Console, workspace: Workspace, code: int) -> None:
     """Print how a run ended, from the trainer's last word."""
-    try:
-        last = TerminationMessage.model_validate_json(workspace.termination_log.read_bytes())
-    except (OSError, ValueError):
+    last = workspace.last_word()
+    if last is None:
         console.print(f"the trainer ended with {code} and no last word", soft_wrap=True)
         return
     if last.published is None:

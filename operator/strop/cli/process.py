@@ -5,12 +5,20 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from types import FrameType
 from typing import IO, Final
 
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT)
 SIGNAL_EXIT: Final = 128
 """What a shell adds to the number of the signal that ended a command."""
+_LIBRARIES: Final = ("torch", "transformers", "accelerate", "peft")
+"""What the trainer cannot do without."""
+
+
+def trainer_is_installed() -> bool:
+    """Return whether the trainer can be run in this environment; nothing is imported for it."""
+    return all(map(find_spec, _LIBRARIES))
 
 
 def run_child(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None) -> int:

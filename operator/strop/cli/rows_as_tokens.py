@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from strop.cli.errors import CliError
-from strop.cli.process import SIGNAL_EXIT, run_child
+from strop.cli.process import SIGNAL_EXIT, run_child, trainer_is_installed
 from strop.cli.workspace import Workspace
 from strop_trainer.exit_codes import ExitCode
-from strop_trainer.termination import TerminationMessage
 
 MODULE: Final = "strop_trainer.rows_check"
-_LIBRARIES: Final = ("torch", "transformers", "accelerate", "peft")
-"""Without which the trainer is not installed."""
 _STOPPED: Final = (ExitCode.PREEMPTED, SIGNAL_EXIT + signal.SIGTERM)
 _SHOWN_LINES: Final = 20
 
@@ -32,27 +28,20 @@ def try_as_tokens(workspace: Workspace) -> str:
         CliError: with the trainer's exit code and words; what it said on the way where its words do not explain it.
         KeyboardInterrupt: a stop was asked for.
     """
-    if not all(map(find_spec, _LIBRARIES)):
+    if not trainer_is_installed():
         return "rows not tried as tokens: the trainer is not installed here"
     log = workspace.root / "rows.log"
     with log.open("wb") as output:
         code = run_child([sys.executable, "-m", MODULE], {**os.environ, **workspace.environment()}, output)
     if code in _STOPPED:
         raise KeyboardInterrupt
-    last = _last_word(workspace)
+    last = workspace.last_word()
     if last is None:
         raise CliError(code, f"rows as tokens: the trainer ended with {code} and no last word", *_end_of(log))
     if code != ExitCode.OK:
         unexplained = _end_of(log) if code == ExitCode.INTERNAL else []
         raise CliError(code, *last.message.splitlines(), *unexplained)
     return last.message
-
-
-def _last_word(workspace: Workspace) -> TerminationMessage | None:
-    try:
-        return TerminationMessage.model_validate_json(workspace.termination_log.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _end_of(log: Path) -> list[str]:

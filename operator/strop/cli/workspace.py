@@ -14,6 +14,7 @@ from strop.cli.errors import CliError, bad_configuration, missing_input
 from strop.cli.planned import plan_json
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import Plan, load_plan
+from strop_trainer.termination import TerminationMessage
 
 _DIGEST_CHARACTERS = 12
 _LOCK = "lock"
@@ -67,6 +68,13 @@ class Workspace:
     def termination_log(self) -> Path:
         """The trainer's last word."""
         return self.root / "termination.json"
+
+    def last_word(self) -> TerminationMessage | None:
+        """Return what the trainer wrote at its end; None where it wrote nothing that can be read."""
+        try:
+            return TerminationMessage.model_validate_json(self.termination_log.read_bytes())
+        except (OSError, ValueError):
+            return None
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the trainer reads, the same as in a pod."""

@@ -187,8 +187,7 @@ def logits_bytes(shape: Shape, training: TrainingPlan, *, accelerator: bool) -> 
     """Return the logits: (T, vocabulary) in compute precision and three times in fp32: cast, normalised, gradient.
 
     The output layer runs on tokens with a target alone. All are taken to have one, an upper bound for chat. Where the
-    loss takes logits in parts, T is that of a part: of 2 rows of 2048 tokens and a vocabulary of 128,256 in bf16,
-    1.5 GiB seen (1.7 by this count), and 5.9 (6.7) at once. Models that give labels have a few, which are left out.
+    loss takes logits in parts, T is that of a part. Models that give labels have a few logits, which are left out.
     """
     if training.task in LABEL_TASKS:
         return 0
