@@ -160,6 +160,12 @@ def test_a_model_folder_and_its_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(folder) != before
 
 
+def test_weights_that_a_folder_holds_twice_count_once(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "consolidated.safetensors").write_text("the same in another form, as in Mistral's folders")
+    assert check_model_folder(folder, "pvc://models/m", chat=True).weight_bytes == 7
+
+
 @pytest.mark.parametrize(
     ("change", "exit_code", "words"),
     [
@@ -169,7 +175,12 @@ def test_a_model_folder_and_its_fingerprint(tmp_path: Path) -> None:
             ExitCode.MISSING_INPUT,
             "model folder pvc://models/m has no tokenizer: expected tokenizer.json or tokenizer_config.json",
         ),
-        (lambda f: (f / "model.safetensors").unlink(), ExitCode.MISSING_INPUT, "has no weights"),
+        (lambda f: (f / "model.safetensors").unlink(), ExitCode.MISSING_INPUT, "has no weights: found nothing"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "consolidated.safetensors"),
+            ExitCode.MISSING_INPUT,
+            "has no weights: found consolidated.safetensors, expected model.safetensors",
+        ),
         (
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             ExitCode.BAD_CONFIGURATION,

@@ -40,7 +40,7 @@ def test_validate_data_checks_the_rows(strop: Strop, tmp_path: Path) -> None:
     ("missing", "words"),
     [
         ("config.json", "has no config.json"),
-        ("model.safetensors", "has no weights: expected model.safetensors"),
+        ("model.safetensors", "has no weights: found nothing, expected model.safetensors"),
         ("tokenizer_config.json", "has no tokenizer"),
     ],
 )

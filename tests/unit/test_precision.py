@@ -10,7 +10,7 @@ from strop.planning.inputs import Pool
 from strop.planning.memory import LAUNCHER_BYTES, estimate_memory
 from strop.planning.presets import ARCHITECTURES, PRESETS, model_facts
 from strop.planning.resolve import resolve, resolve_training
-from strop_trainer.plan import MemoryEstimate, PlacementPlan, Precision, with_checkpointing
+from strop_trainer.plan import MemoryEstimate, PlacementPlan, Precision, with_hyperparameters
 from strop_trainer.precision import bytes_of, choose_precision, fp32_lacks
 from strop_trainer.roofline import Linear, Work, work_of
 from tests.support.planning import gpu_pool_of, job_of, pool_of
@@ -59,7 +59,7 @@ def in_fp32(found: PlacementPlan, source: str, **fields: Any) -> MemoryEstimate:
     )
     training = resolve_training(job.spec, facts, Chooser())
     if found.gradient_checkpointing is not None:
-        training = with_checkpointing(training, on=found.gradient_checkpointing)
+        training = with_hyperparameters(training, gradient_checkpointing=found.gradient_checkpointing)
     assert facts.shape
     assert facts.parameters
     return estimate_memory(facts.shape, facts.parameters, training, accelerator=False, basis=facts.basis)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from heapq import heappop, heapreplace
@@ -120,6 +120,30 @@ def _share(examples: Sequence[Example], size: int, *, packed: bool, tokens: int 
         else:
             heappop(emptiest)
     return passes
+
+
+def alike(
+    order: Sequence[int], lengths: Sequence[int], tokens: int, *, rows: int | None = None, switch: int | None = None
+) -> Iterator[list[int]]:
+    """Yield the rows that are read together without training: of like length, so that little is padding.
+
+    Args:
+        order: of the rows, the shortest first.
+        lengths: tokens of each row, its answer included where one is still to come.
+        tokens: of a pass with its padding, at most, but for a single row.
+        rows: of a pass, at most.
+        switch: see `switch_of`; rows on either side of it are never read together.
+    """
+    chosen: list[int] = []
+    for row in order:
+        full = len(chosen) == rows or (len(chosen) + 1) * lengths[row] > tokens
+        crosses = switch is not None and bool(chosen) and lengths[chosen[-1]] <= switch < lengths[row]
+        if chosen and (full or crosses):
+            yield chosen
+            chosen = []
+        chosen.append(row)
+    if chosen:
+        yield chosen
 
 
 def switch_of(config: Any) -> int | None:

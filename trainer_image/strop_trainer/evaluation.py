@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strop_trainer.batches import Batch
+from strop_trainer.batches import Batch, alike, switch_of
 from strop_trainer.chunked_logits import cross_entropy, summed
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
@@ -64,25 +64,6 @@ def _loss_and_hits(logits: Any, labels: Any) -> Any:
     return torch.stack([cross_entropy(logits, labels).double(), (logits.argmax(-1) == labels).sum().double()])
 
 
-def answer_batches(order: Sequence[int], lengths: Sequence[int], max_new_tokens: int) -> Iterator[list[int]]:
-    """Yield the rows that are answered together.
-
-    Args:
-        order: of the rows, the shortest first.
-        lengths: of each row's prompt, in tokens.
-        max_new_tokens: length of an answer at most.
-    """
-    chosen: list[int] = []
-    for row in order:
-        tokens = (len(chosen) + 1) * (lengths[row] + max_new_tokens)
-        if chosen and (len(chosen) == ANSWER_ROWS or tokens > ANSWER_TOKENS):
-            yield chosen
-            chosen = []
-        chosen.append(row)
-    if chosen:
-        yield chosen
-
-
 def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int) -> list[str]:
     """Return the model's greedy answers, in the order of the questions. The model's attention must take a mask.
 
@@ -98,9 +79,10 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_to
     model.eval()
     ends = end_tokens(model, tokenizer)
     # Questions of like length go together: less padding.
-    order = sorted(range(len(questions)), key=lambda index: len(questions[index].prompt_ids))
+    lengths = [len(question.prompt_ids) + max_new_tokens for question in questions]
+    order = sorted(range(len(questions)), key=lengths.__getitem__)
     answers: dict[int, str] = {}
-    for chosen in answer_batches(order, [len(question.prompt_ids) for question in questions], max_new_tokens):
+    for chosen in alike(order, lengths, ANSWER_TOKENS, rows=ANSWER_ROWS, switch=switch_of(model.config)):
         longest = max(len(questions[index].prompt_ids) for index in chosen)
         ids = torch.full((len(chosen), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)

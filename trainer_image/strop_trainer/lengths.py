@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from strop_trainer.plan import PlanModel
+from strop_trainer.tasks.base import Encoded
 
 
 class LengthBucket(PlanModel):
@@ -77,6 +78,25 @@ def in_words(lengths: TokenLengths) -> str:
     return f"{text}; {lengths.longer:,} ({lengths.longer / lengths.sequences:.1%}) exceed the maximum of " + (
         f"{lengths.max_length:,}, by {lengths.tokens_beyond:,} tokens in all"
     )
+
+
+def lost_in_words(encoded: Encoded, max_length: int, unit: str) -> list[str]:
+    """Return what of the rows is not learnt, a line each.
+
+    Args:
+        encoded: rows as tokens.
+        max_length: tokens that one may have.
+        unit: what a row is called.
+    """
+    longer = f"{unit} are longer than {max_length}"
+    if encoded.in_pieces:
+        longer = f"questions are longer than {max_length // 2}"
+    counted = (
+        (encoded.truncated, f"{longer} tokens and lose their end"),
+        (encoded.shortened, f"texts lose their end, so that {max_length} tokens hold the answer"),
+        (encoded.dropped, f"{unit} have nothing left to learn and are left out"),
+    )
+    return [f"{count} {what}" for count, what in counted if count]
 
 
 def _quantile(ordered: Sequence[int], share: float) -> int:

@@ -424,15 +424,9 @@ def plan_digest(training: TrainingPlan) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(training)).hexdigest()
 
 
-def with_precision(training: TrainingPlan, precision: Precision) -> TrainingPlan:
-    """Return what is computed, in another precision."""
-    numbers = training.hyperparameters.model_copy(update={"precision": precision})
-    return training.model_copy(update={"hyperparameters": numbers})
-
-
-def with_checkpointing(training: TrainingPlan, *, on: bool) -> TrainingPlan:
-    """Return what is computed, with activations recomputed or kept."""
-    numbers = training.hyperparameters.model_copy(update={"gradient_checkpointing": on})
+def with_hyperparameters(training: TrainingPlan, **changed: object) -> TrainingPlan:
+    """Return what is computed, with some of its hyperparameters changed, which are not validated again."""
+    numbers = training.hyperparameters.model_copy(update=changed)
     return training.model_copy(update={"hyperparameters": numbers})
 
 

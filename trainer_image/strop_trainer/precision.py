@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from strop_trainer.context import say
 from strop_trainer.device import CPU, has_bf16, release
-from strop_trainer.plan import PlacementPlan, Plan, Precision, with_precision
+from strop_trainer.plan import PlacementPlan, Plan, Precision, with_hyperparameters
 from strop_trainer.roofline import matmul_rate
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def settle_precision(run: Run) -> None:
     rates = {name: _rate(run, name) for name in CHOICES} if run.device == CPU else {}
     precision, why = _choose(run, rates)
     run.peak_rate = rates[precision] if rates else _rate(run, precision)
-    run.settle(with_precision(run.plan.training, precision))
+    run.settle(with_hyperparameters(run.plan.training, precision=precision))
     say(f"  precision: {precision} ({why})")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from strop_trainer.context import say
 from strop_trainer.device import CPU
-from strop_trainer.plan import PlacementPlan, with_checkpointing
+from strop_trainer.plan import PlacementPlan, with_hyperparameters
 from strop_trainer.precision import fp32_lacks
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def settle_checkpointing(run: Run) -> None:
     given = (run.given or run.plan).training.hyperparameters.precision
     fp32 = given == "auto" and run.plan.training.hyperparameters.precision == "fp32"
     on, why = choose_checkpointing(run.plan.placement, run.device, fp32=fp32)
-    run.settle(with_checkpointing(run.plan.training, on=on))
+    run.settle(with_hyperparameters(run.plan.training, gradient_checkpointing=on))
     say(f"  gradient checkpointing: {'on' if on else 'off'} ({why})")
 
 
@@ -39,7 +39,7 @@ def choose_checkpointing(placement: PlacementPlan, device: str, *, fp32: bool) -
     if placement.gradient_checkpointing is None:
         return True, "the plan does not say whether all activations fit"
     if placement.gradient_checkpointing:
-        return True, "as planned: not all activations are known to fit"
+        return True, "as planned: not all activations are known to fit, or what they would take is needed for fp32"
     if fp32 and (device != CPU or fp32_lacks(placement) > 0):
         return True, "all activations fit by the planner's estimate, which is for bf16 and not for fp32"
     return False, "all activations fit, by the planner's estimate"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from strop_trainer.context import Clock, StopRequest
 from strop_trainer.ending import conclude, say_last, write_last
-from strop_trainer.lengths import in_words, measure_lengths
+from strop_trainer.lengths import in_words, lost_in_words, measure_lengths
 from strop_trainer.run import Run
 from strop_trainer.stages import check, quiet_libraries
 from strop_trainer.termination import TerminationMessage
@@ -62,13 +63,9 @@ def told(run: Run) -> str:
     encoded, longest = run.encoded, run.plan.training.hyperparameters.max_length
     lengths = measure_lengths(encoded.lengths, longest, in_pieces=encoded.in_pieces)
     parts = [in_words(lengths)] if lengths else []
-    if encoded.in_pieces and encoded.truncated:
-        parts.append(f"{encoded.truncated} questions are longer than {longest // 2} tokens and lose their end")
-    if encoded.shortened:
-        parts.append(f"{encoded.shortened} texts lose their end, so that {longest} tokens hold the answer")
-    if encoded.dropped:
-        parts.append(f"{encoded.dropped} have nothing left to learn and are left out")
-    return "; ".join(parts)
+    # Those that are cut are in the lengths already, but for questions.
+    told_of = encoded if encoded.in_pieces else replace(encoded, truncated=0)
+    return "; ".join([*parts, *lost_in_words(told_of, longest, "rows")])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from strop.planning.chooser import Chooser
 from strop.planning.inputs import Job, PlanError
 from strop.planning.presets import model_facts
 from strop.planning.resolve import needs_of, resolve_training
-from strop_trainer.plan import MemoryEstimate, TrainingPlan, with_checkpointing
+from strop_trainer.plan import MemoryEstimate, TrainingPlan, with_hyperparameters
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _estimated(job: Job) -> Estimated:
         raise bad_configuration(size_missing(job))
     kept = None
     if training.hyperparameters.gradient_checkpointing == "auto" and facts.architecture is not None:
-        without = needs_of(ResourcesSpec(), facts, with_checkpointing(training, on=False))
+        without = needs_of(ResourcesSpec(), facts, with_hyperparameters(training, gradient_checkpointing=False))
         if without.cpu_estimate is not None and without.accelerator_estimate is not None:
             kept = without.cpu_estimate, without.accelerator_estimate
     return Estimated(job, training, needs.cpu_estimate, needs.accelerator_estimate, needs.pod, needs.host, kept)

@@ -48,8 +48,7 @@ from strop_trainer.plan import (
     Task,
     TrainingPlan,
     plan_digest,
-    with_checkpointing,
-    with_precision,
+    with_hyperparameters,
 )
 
 _MODEL_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -269,7 +268,7 @@ def _placement(
     given = spec.compute.resources or ResourcesSpec()
     chosen = choose_pool(job, pools, needs_of(given, facts, training))
     if training.hyperparameters.gradient_checkpointing == "auto":
-        without = needs_of(given, facts, with_checkpointing(training, on=False))
+        without = needs_of(given, facts, with_hyperparameters(training, gradient_checkpointing=False))
         chosen, why = choose_checkpointing(chosen, without, known=facts.architecture is not None)
         chooser.because("training.gradientCheckpointing", why)
     pool = chosen.pool
@@ -303,7 +302,7 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
     """
     ranks, training = training.distributed.world_size, encoder_decoders.as_estimated(training, facts)
     if training.hyperparameters.gradient_checkpointing == "auto":
-        training = with_checkpointing(training, on=True)
+        training = with_hyperparameters(training, gradient_checkpointing=True)
     if facts.shape is None or facts.parameters is None:
         return Needs(
             cpu_estimate=None, accelerator_estimate=None, pod=None, host=None, given=given, nodes=1, ranks=ranks
@@ -317,7 +316,7 @@ def needs_of(given: ResourcesSpec, facts: ModelFacts, training: TrainingPlan) ->
     bare = training.model_copy(update={"artifact": ArtifactPlan(onnx=[])})
     pod_fp32 = None
     if training.hyperparameters.precision == "auto":
-        exact = with_precision(training, "fp32")
+        exact = with_hyperparameters(training, precision="fp32")
         rank = estimate_memory(facts.shape, facts.parameters, exact, accelerator=False, basis=facts.basis)
         pod_fp32 = pod_bytes(rank, facts.shape, facts.parameters, exact)
     unexported = host_bytes(facts.shape, facts.parameters, bare, kept=kept)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from strop_trainer.batches import alike, switch_of
 from strop_trainer.greedy import end_tokens, greedily
 from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.proof_rows import Kept, ProofRow, Reading, read
@@ -62,24 +63,14 @@ def run_reference(
 
     model, tokenizer, ends = load_merged(merged)
     readings: dict[int, Reading] = {}
+    lengths = [len(row.input_ids) for row in rows]
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
     with torch.inference_mode():
-        for chosen in _passes([len(row.input_ids) for row in rows]):
+        for chosen in alike(order, lengths, CPU_PASS_TOKENS, switch=switch_of(model.config)):
             part = [rows[index] for index in chosen]
             readings |= zip(chosen, _read_together(model, part, kept, ends), strict=True)
         greedy = [_greedy(model, prompt, ends, max_new_tokens) for prompt in prompts]
     return Reference([readings[index] for index in range(len(rows))], greedy, ends, tokenizer)
-
-
-def _passes(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the rows that are read together: of like length, and a few hundred tokens, but for a longer single row."""
-    chosen: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if chosen and (len(chosen) + 1) * lengths[row] > CPU_PASS_TOKENS:
-            yield chosen
-            chosen = []
-        chosen.append(row)
-    if chosen:
-        yield chosen
 
 
 def _read_together(model: Any, rows: Sequence[ProofRow], kept: Kept, ends: frozenset[int]) -> Iterator[Reading]:

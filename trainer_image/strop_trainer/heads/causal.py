@@ -17,7 +17,7 @@ from strop_trainer.errors import bad_data
 from strop_trainer.heads.exports import export_each, export_on_bases
 from strop_trainer.heads.merged import EXACT, hold_merged, prove_merged, prove_reloaded, put_near, rounds
 from strop_trainer.heads.unfit import in_their_places
-from strop_trainer.lengths import in_words, measure_lengths
+from strop_trainer.lengths import in_words, lost_in_words, measure_lengths
 from strop_trainer.plan import CPU_PASS_TOKENS
 from strop_trainer.shared_bases import ADAPTER_FILE, ADAPTER_FOLDER
 from strop_trainer.tasks.given_template import keep_given_template
@@ -435,12 +435,8 @@ def _describe(run: Run, pass_tokens: int | None, unit: str) -> None:
     )
     if lengths := measure_lengths(encoded.lengths, plan.max_length, in_pieces=encoded.in_pieces):
         say(f"  lengths: {in_words(lengths)}")
-    if encoded.truncated:
-        say(f"  note: {encoded.truncated} {unit} are longer than {plan.max_length} tokens and lose their end")
-    if encoded.shortened:
-        say(f"  note: {encoded.shortened} texts lose their end, so that {plan.max_length} tokens hold the answer")
-    if encoded.dropped:
-        say(f"  note: {encoded.dropped} {unit} have nothing left to learn and are left out")
+    for lost in lost_in_words(encoded, plan.max_length, unit):
+        say(f"  note: {lost}")
     say(
         f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
         f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"

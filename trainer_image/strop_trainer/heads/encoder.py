@@ -16,7 +16,7 @@ from strop_trainer.heads import encoder_model
 from strop_trainer.heads.exports import export_each
 from strop_trainer.heads.label_losses import LOSSES
 from strop_trainer.heads.merged import EXACT, hold_merged, prove_merged, prove_reloaded, put_near, rounds
-from strop_trainer.lengths import in_words, measure_lengths
+from strop_trainer.lengths import in_words, lost_in_words, measure_lengths
 from strop_trainer.tasks.row_store import spread
 from strop_trainer.threads import give_back_freed_memory
 
@@ -340,15 +340,8 @@ class EncoderHead:
         say(f"  tokens: {encoded.tokens:,} in {len(encoded.examples)} sequences; {', '.join(new)} trained in full")
         if lengths := measure_lengths(encoded.lengths, plan.max_length, in_pieces=encoded.in_pieces):
             say(f"  lengths: {in_words(lengths)}")
-        if encoded.truncated:
-            what = (
-                f"questions are longer than {plan.max_length // 2}"
-                if encoded.in_pieces
-                else (f"rows are longer than {plan.max_length}")
-            )
-            say(f"  note: {encoded.truncated} {what} tokens and lose their end")
-        if encoded.dropped:
-            say(f"  note: {encoded.dropped} rows have nothing left to learn and are left out")
+        for lost in lost_in_words(encoded, plan.max_length, "rows"):
+            say(f"  note: {lost}")
         say(
             f"  parameters: {loaded.total_parameters:,}, of them {loaded.trainable_parameters:,} "
             f"({loaded.trainable_parameters / loaded.total_parameters:.2%}) trained"

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from strop_trainer.encoder_decoders import precisions_of
-from strop_trainer.evaluation import answer_batches
+from strop_trainer.evaluation import ANSWER_ROWS, ANSWER_TOKENS
 from strop_trainer.heads.causal import CausalHead, speed_up_adapters
 from strop_trainer.heads.exports import export_each
 from strop_trainer.tasks.base import Example
@@ -51,7 +51,7 @@ class EncoderDecoderHead(CausalHead):
 
     def answers(self, run: Run, model: Any, tokenizer: Any, asked: Sequence[Any]) -> list[str]:
         """Return a model's greedy answers, in the order of the questions."""
-        from strop_trainer.batches import pad  # noqa: PLC0415
+        from strop_trainer.batches import alike, pad  # noqa: PLC0415
         from strop_trainer.export.encoder_decoder import generate  # noqa: PLC0415
         from strop_trainer.export.reference import decode  # noqa: PLC0415
         from strop_trainer.greedy import end_tokens  # noqa: PLC0415
@@ -60,12 +60,12 @@ class EncoderDecoderHead(CausalHead):
         training = base.training
         base.eval()
         ends, found = end_tokens(base, tokenizer), dict[int, str]()
-        lengths = [len(question.prompt_ids) for question in asked]
         max_new_tokens = run.plan.training.evaluation.max_new_tokens
+        lengths = [len(question.prompt_ids) + max_new_tokens for question in asked]
         # Questions that begin alike and are of like length go together.
         order = sorted(range(len(asked)), key=lambda at: (asked[at].given, len(asked[at].prompt_ids)))
         for given, group in groupby(order, lambda at: asked[at].given):
-            for chosen in answer_batches(list(group), lengths, max_new_tokens):
+            for chosen in alike(list(group), lengths, ANSWER_TOKENS, rows=ANSWER_ROWS):
                 sources = [Example(asked[at].prompt_ids, [False] * len(asked[at].prompt_ids)) for at in chosen]
                 output = generate(
                     base,

@@ -12,7 +12,7 @@ from typing import Any
 
 from strop_trainer.errors import bad_configuration, missing_input
 from strop_trainer.sources.local import inside
-from strop_trainer.sources.text_part import text_class, text_config, text_tensors
+from strop_trainer.sources.text_part import text_class, text_config, text_tensors, weight_files
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 NOT_TEXT = ("vision_config", "audio_config")
@@ -140,7 +140,7 @@ def _weights(path: Path, source: str, kind: str) -> int:
             raise missing_input(
                 f"{where}: model.safetensors.index.json names {missing or 'nothing'}, which is not there"
             )
-    found = sorted(path.glob("*.safetensors"))
+    found = weight_files(path)
     if found:
         return sum(file.stat().st_size for file in found)
     pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
@@ -150,7 +150,8 @@ def _weights(path: Path, source: str, kind: str) -> int:
             f"once, where you trust it: {kind}.from_pretrained(folder).save_pretrained(new_folder), "
             "which writes model.safetensors"
         )
-    raise missing_input(f"{where} has no weights: expected model.safetensors")
+    others = ", ".join(sorted(file.name for file in path.glob("*.safetensors"))) or "nothing"
+    raise missing_input(f"{where} has no weights: found {others}, expected model.safetensors, or its parts and index")
 
 
 def _has_chat_template(path: Path, tokenizer: dict[str, Any]) -> bool:

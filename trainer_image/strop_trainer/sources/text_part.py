@@ -88,7 +88,7 @@ def text_tensors(folder: Path, source: str) -> list[Tensor]:
         TrainerError: a file is not of safetensors, or holds what belongs to no part that is known (exit 78).
     """
     found: list[Tensor] = []
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         header, begin = _header(file, source)
         for name, form in header.items():
             if name == "__metadata__" or _LEFT_OUT.match(name):
@@ -185,13 +185,14 @@ def _expression(layers: str | Sequence[str]) -> str:
     return rf"{_IMAGES}(?:.*\.)?(?:{'|'.join(map(re.escape, names))})"
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that transformers loads of a folder; there may be none."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return [folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
     single = folder / "model.safetensors"
     # Mistral's folders hold the weights a second time, as consolidated.safetensors.
-    return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    return [single] if single.is_file() else []
 
 
 def _header(file: Path, source: str) -> tuple[dict[str, Any], int]:
