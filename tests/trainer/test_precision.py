@@ -20,7 +20,10 @@ from tests.support.training import Surroundings, make_plan
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
-OPEN: dict[str, Any] = {"hyperparameters": {"precision": "auto"}, "evaluation": {"generate_rows": 0}}
+OPEN: dict[str, Any] = {
+    "hyperparameters": {"precision": "auto", "gradient_checkpointing": "auto"},
+    "evaluation": {"generate_rows": 0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,8 @@ def test_a_first_attempt_chooses_and_a_later_one_keeps_to_it(around: Surrounding
     told = json.loads((around.registry / "tuned" / "1" / "training.json").read_text())
     assert told["precision"] == chosen
     assert told["plan"]["hyperparameters"]["precision"] == "auto"
+    assert told["gradientCheckpointing"] is True
+    assert told["plan"]["hyperparameters"]["gradientCheckpointing"] == "auto"
     assert told["planDigest"] == plan.digest
     found = told["roofline"]
     assert 0 < found["flopsPerSecond"] < found["peakFlopsPerSecond"]

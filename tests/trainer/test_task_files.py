@@ -15,8 +15,11 @@ import pytest
 from strop_trainer.errors import TrainerError
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DataFile, DatasetPlan
+from strop_trainer.row_files.columns import Columns
+from strop_trainer.row_files.problems import Problems, kind
+from strop_trainer.row_files.reading import format_of, read_file
+from strop_trainer.row_files.text_file import documents
 from strop_trainer.sources import RowFile
-from strop_trainer.tasks.files import Columns, Problems, documents, format_of, kind, read_file
 from strop_trainer.termination import TerminationMessage
 
 PLAN = DatasetPlan(train=[DataFile(source="pvc://data/rows")])
@@ -266,7 +269,9 @@ from pathlib import Path
 import pyarrow.parquet
 from strop_trainer.plan import DatasetPlan
 from strop_trainer.sources import RowFile
-from strop_trainer.tasks.files import Columns, Problems, read_file
+from strop_trainer.row_files.columns import Columns
+from strop_trainer.row_files.problems import Problems
+from strop_trainer.row_files.reading import read_file
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -99,6 +99,8 @@ class TrainingDocument(PlanModel):
     """Trained, of the last attempt."""
     precision: Precision | None = None
     """That it was computed in, where the plan says auto as well."""
+    gradient_checkpointing: bool | None = None
+    """Whether activations were recomputed in the last attempt, where the plan says auto as well."""
     roofline: Roofline | None = None
     """Of the last attempt; null where it had nothing left to do."""
     peak_bytes: int

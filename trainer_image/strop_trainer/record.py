@@ -68,6 +68,8 @@ class RunRecord:
     """Whether the model is the text part of one that reads images beside text."""
     precision: Precision | None = None
     """That it was computed in."""
+    gradient_checkpointing: bool | None = None
+    """Whether activations were recomputed, in the last attempt."""
     roofline: Roofline | None = None
     reloaded: AdapterProof | None = None
     """The adapter, loaded again; None without one, and where it was trained on another base."""

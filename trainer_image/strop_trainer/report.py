@@ -124,6 +124,7 @@ def training_document(record: RunRecord, now: str) -> TrainingDocument:
         steps=record.steps,
         tokens_per_second=record.tokens_per_second,
         precision=record.precision,
+        gradient_checkpointing=record.gradient_checkpointing,
         roofline=record.roofline,
         peak_bytes=record.peak_bytes,
         ranks=record.ranks,

@@ -373,6 +373,7 @@ def make_record(run: Run) -> RunRecord:
         steps=run.result.steps,
         tokens_per_second=run.result.tokens_per_second,
         precision=run.plan.training.hyperparameters.precision,
+        gradient_checkpointing=run.plan.training.hyperparameters.gradient_checkpointing is True,
         roofline=run.roofline,
         peak_bytes=max(run.loading_peak_bytes, peak_bytes()),
         ranks=[

@@ -19,13 +19,14 @@ from strop_trainer.context import Settings
 from strop_trainer.errors import TrainerError
 from strop_trainer.model_checks import check_model, fit_length, lacks_onnx
 from strop_trainer.plan import DataFile, DatasetPlan, ModelSource, Plan
+from strop_trainer.row_files.problems import Problems
+from strop_trainer.row_files.reading import read_file
 from strop_trainer.sources import RowFile, fetch_files, fetch_model, is_local
 from strop_trainer.sources.model_folder import ModelFolder, check_model_folder
 from strop_trainer.tasks import task_named
 from strop_trainer.tasks.base import Dataset, Task
 from strop_trainer.tasks.by_model import BY_MODEL, task_for
 from strop_trainer.tasks.extractive_qa import COLUMNS, ExtractiveQaTask, WrongPlaceError, check_row
-from strop_trainer.tasks.files import Problems, read_file
 from strop_trainer.tasks.gates import check_label_gates
 from strop_trainer.tasks.given_template import check_template
 

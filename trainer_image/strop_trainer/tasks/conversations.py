@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from strop_trainer.tasks.files import Columns, kind, shown_names
+from strop_trainer.row_files.columns import Columns
+from strop_trainer.row_files.problems import kind, shown_names
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 OTHER_ROLES: Final = {"developer": "system"}

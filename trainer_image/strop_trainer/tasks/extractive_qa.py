@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from strop_trainer.plan import DatasetPlan
+from strop_trainer.row_files.problems import kind
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
 from strop_trainer.tasks.fields import field_of, list_of, shown, text_of
-from strop_trainer.tasks.files import kind
 from strop_trainer.tasks.labelled import (
     LabelledBase,
     LabelledExample,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from strop_trainer.tasks.files import kind, shown_names
+from strop_trainer.row_files.problems import kind, shown_names
 
 SHOWN_CHARACTERS: Final = 40
 

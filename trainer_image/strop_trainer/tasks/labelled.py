@@ -14,9 +14,10 @@ from itertools import chain
 from typing import Any, Final, Protocol, overload
 
 from strop_trainer.plan import DatasetPlan
+from strop_trainer.row_files.columns import Check, Columns, check_columns
+from strop_trainer.row_files.problems import Problems
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
-from strop_trainer.tasks.files import Check, Columns, Problems, check_columns
 from strop_trainer.tasks.rows import RowRules, assemble, not_empty, read_rows, split, untaught
 
 WINDOW: Final = 1000

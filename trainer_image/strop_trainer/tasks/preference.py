@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.plan import METRICS, DatasetPlan
+from strop_trainer.row_files.columns import Columns
+from strop_trainer.row_files.problems import kind
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
 from strop_trainer.tasks.chat import ChatTask, refused, tokenize_row
 from strop_trainer.tasks.conversations import Messages, check_messages
-from strop_trainer.tasks.files import Columns, kind
 from strop_trainer.tasks.plain_template import give_template
 from strop_trainer.tasks.prompted import text_in, text_or_none
 from strop_trainer.tasks.rows import RowRules, UnfitRowsError, normal_form, read_dataset

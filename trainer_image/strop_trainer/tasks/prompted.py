@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from strop_trainer.plan import METRICS, DatasetPlan, Task
+from strop_trainer.row_files.columns import Check, Columns
+from strop_trainer.row_files.problems import kind, shown_names
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Question
 from strop_trainer.tasks.chat import ChatTask, prompt_of, tokenize_row
 from strop_trainer.tasks.conversations import check_messages
-from strop_trainer.tasks.files import Check, Columns, kind, shown_names
 from strop_trainer.tasks.overlap import bleu_and_chrf, exact_match, rouge, squad
 from strop_trainer.tasks.plain_template import give_template
 from strop_trainer.tasks.rows import RowRules, read_dataset

@@ -14,9 +14,11 @@ from typing import Any, Final
 from strop_trainer.errors import TrainerError, bad_data
 from strop_trainer.exit_codes import ExitCode
 from strop_trainer.plan import DatasetPlan
+from strop_trainer.row_files.columns import Check, Columns, check_columns
+from strop_trainer.row_files.problems import Problems, kind
+from strop_trainer.row_files.reading import read_file
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, DatasetStatistics
-from strop_trainer.tasks.files import Check, Columns, Problems, check_columns, kind, read_file
 from strop_trainer.tasks.row_keys import Groups, Keys, key_of
 from strop_trainer.tasks.row_store import Rows
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from strop_trainer.plan import METRICS, DatasetPlan
+from strop_trainer.row_files.columns import Check
+from strop_trainer.row_files.problems import kind
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded
 from strop_trainer.tasks.fields import field_of, first_in, shown, text_of
-from strop_trainer.tasks.files import Check, kind
 from strop_trainer.tasks.labelled import (
     LabelledBase,
     LabelledExample,

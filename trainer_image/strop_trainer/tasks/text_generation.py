@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from strop_trainer.plan import METRICS, DatasetPlan
+from strop_trainer.row_files.columns import Columns
 from strop_trainer.sources import RowFile
 from strop_trainer.tasks.base import Dataset, Encoded, Example, Question
-from strop_trainer.tasks.files import Columns
 from strop_trainer.tasks.prompted import text_in
 from strop_trainer.tasks.rows import RowRules, UnfitRowsError, read_dataset
 
